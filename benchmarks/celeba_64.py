@@ -1,0 +1,96 @@
+"""Makes the packaged weights `celeba-64` from nothing: train, store as float16, measure, draw.
+
+    python benchmarks/celeba_64.py --data FOLDER --run runs/celeba-64
+
+A run that was stopped is resumed. The judge is trained by the same script, apart from the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from csvae_hub import hub
+from csvae_hub.data import load_data
+from csvae_hub.evaluation import AttributeClassifier, evaluate, markdown_table, train_classifier
+from csvae_hub.evaluation.report import JUDGE_DEPTH, JUDGE_WIDTH
+from csvae_hub.hub import replacing
+from csvae_hub.images import grid, load_images
+from csvae_hub.models import CSVAE
+from csvae_hub.training import load_recipe, train
+
+ROOT = Path(__file__).resolve().parents[1]
+PHOTO = ROOT / "examples/astronaut.png"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="pictures with attributes.csv, splits train, valid, test")
+    parser.add_argument("--run", type=Path, default=Path("runs/celeba-64"))
+    parser.add_argument("--weights", type=Path, default=hub.PACKAGED / "celeba-64")
+    parser.add_argument("--judge", type=Path, default=Path("runs/judge"), help="kept here between starts")
+    arguments = parser.parse_args()
+
+    train(load_recipe("celeba-64"), arguments.data, arguments.run)
+    CSVAE.from_pretrained(arguments.run / "model").save_pretrained(
+        arguments.weights,
+        dtype=torch.float16,
+        extra={"training.json": hub.read_json(arguments.run / "model/training.json")},
+    )
+    model = CSVAE.from_pretrained(arguments.weights, device="cpu")
+    result = measure(model, arguments.data, arguments.judge)
+    result["command"] = shlex.join(["python", "benchmarks/celeba_64.py", *sys.argv[1:]])
+    hub.write_json(arguments.weights / "evaluation.json", result)
+    print(markdown_table(result))
+    draw(model, arguments.weights / "samples.png", ROOT / "docs/images/edits.png")
+
+
+def measure(model: CSVAE, source: str, judge_folder: Path) -> dict[str, object]:
+    """The evaluation on the test split, by a judge that is trained where there is none yet."""
+    splits = [
+        load_data(source, model.attributes, split, model.config.image_size) for split in ("train", "valid", "test")
+    ]
+    if not (judge_folder / hub.CONFIG).is_file():
+        judge = train_classifier(
+            splits[0], epochs=11, seed=1, width=JUDGE_WIDTH, depth=JUDGE_DEPTH, precision="bfloat16"
+        )
+        judge.save(judge_folder)
+    return evaluate(
+        model, *splits, AttributeClassifier.load(judge_folder), progress=lambda line: print(line, flush=True)
+    )
+
+
+@torch.no_grad()
+def draw(model: CSVAE, samples: Path, edits: Path) -> None:
+    """`samples`: a grid of draws from the prior. `edits`: the photo and three draws, with each attribute switched."""
+    generator = torch.Generator().manual_seed(3)
+    share = torch.full((48, len(model.attributes)), 0.3)
+    y = torch.bernoulli(share, generator=generator)
+    y[:, model.index("No_Beard")] = 1 - y[:, model.index("Male")] * y[:, model.index("No_Beard")]
+    y[:, model.index("Young")] = 1.0
+    drawn = model.sample(48, y, generator=generator)
+    _save(grid(drawn, columns=12), samples, 2)
+
+    photo = load_images(PHOTO, model.preprocessor).tensor
+    pictures = torch.cat([photo, drawn[:3]])
+    latents = model.encode(pictures)
+    columns = [pictures, model.decode(latents)]
+    for i, name in enumerate(model.attributes):
+        on, off = (model.decode(model.edit(latents, {name: value})) for value in (True, False))
+        columns.append(torch.where((latents.y[:, i] > 0.5)[:, None, None, None], off, on))
+    _save(grid(torch.stack(columns, 1).flatten(0, 1), columns=len(columns)), edits, 2)
+
+
+def _save(picture: Image.Image, path: Path, zoom: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.BICUBIC).save(temporary, "PNG")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The frame of the image backbones: halving stages to 4×4, a linear layer, and the way back."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from csvae_hub.backbones.base import Backbone
+from csvae_hub.backbones.layers import SMALLEST, ConvBlock, stage_sizes, stage_widths
+from csvae_hub.config import BackboneConfig, check
+
+
+class ImageBackbone(Backbone):
+    """Encoder and decoder for square images; a subclass says what each stage holds beside its change of size.
+
+    The last doubling is a pixel shuffle (Shi et al. 2016): convolutions at full resolution would take most of the time.
+    """
+
+    def __init__(self, shape: tuple[int, ...], z_dim: int, condition_dim: int, config: BackboneConfig) -> None:
+        super().__init__(shape, z_dim, condition_dim, config)
+        check(len(shape) == 3, "shape", f"(C, H, W) for backbone {config.name!r}", shape)
+        stages = len(stage_sizes(shape[-1]))
+        down = stage_widths(config.width, stages)
+        up = [max(width, 2 * config.width) for width in down][::-1]
+        film = condition_dim if config.film else 0
+        self.down = nn.ModuleList()
+        for inputs, outputs in zip([shape[0], *down], down, strict=False):
+            self.down.append(ConvBlock(inputs, outputs, stride=2))
+            self.down.extend(self.extra_blocks(outputs, 0))
+        self.features = nn.Linear(down[-1] * SMALLEST**2, config.features)
+        self.features_norm = nn.BatchNorm1d(config.features)
+        self.start = nn.Linear(z_dim + condition_dim, up[0] * SMALLEST**2)
+        self.start_block = ConvBlock(up[0], up[0], condition_dim=film)
+        self.up = nn.ModuleList()
+        for inputs, outputs in zip(up, up[1:], strict=False):
+            self.up.append(ConvBlock(inputs, outputs, upsample=True, condition_dim=film))
+            self.up.extend(self.extra_blocks(outputs, film))
+        self.pixels = nn.Conv2d(up[-1], 4 * shape[0], 3, 1, 1)
+
+    @abstractmethod
+    def extra_blocks(self, channels: int, condition_dim: int) -> list[nn.Module]:
+        """The blocks of one stage after its halving or doubling: called as `block(x, condition)`, keeping the shape."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Features (B, config.features) of images (B, C, H, W) in [0, 1]."""
+        h = 2 * x - 1
+        for block in self.down:
+            h = block(h)
+        return F.silu(self.features_norm(self.features(h.flatten(1))))
+
+    def decode(self, z: Tensor, condition: Tensor) -> Tensor:
+        """From z (B, z_dim) and condition (B, condition_dim) to unbounded pixels (B, C, H, W)."""
+        h = self.start(torch.cat([z, condition], 1)).unflatten(1, (-1, SMALLEST, SMALLEST))
+        h = self.start_block(h, condition)
+        for block in self.up:
+            h = block(h, condition)
+        return F.pixel_shuffle(self.pixels(h), 2)

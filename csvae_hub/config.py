@@ -1,0 +1,221 @@
+"""Configuration as frozen dataclasses: JSON in and out, every field checked on the way in."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from csvae_hub.errors import ConfigError, did_you_mean
+
+FORMAT_VERSION = 1
+MAX_PARAMETER_SIZE = 4096
+"""Upper bound of a width, a latent size or the number of attributes: a config from a stranger can't ask for more."""
+
+T = TypeVar("T")
+
+
+def from_dict(cls: type[T], values: Any, where: str = "") -> T:
+    """Builds a frozen dataclass from plain JSON types, strictly.
+
+    Nested dataclasses, `tuple[X, ...]`, `dict[str, X]` and optional fields are followed.
+
+    Raises:
+        ConfigError: an unknown key, a missing key or a value of the wrong type; the field is named.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or cls.__name__}: expected an object of named fields, got {type(values).__name__}")
+    mapping = typing.cast("Mapping[Any, Any]", values)
+    fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
+    for key in mapping:
+        if key not in fields:
+            name = f"{where}.{key}" if where else str(key)
+            remedy = did_you_mean(str(key), fields) or " remove it."
+            raise ConfigError(f"unknown key {name!r}:{remedy} Known here: {', '.join(fields)}")
+    hints = typing.get_type_hints(cls)
+    arguments: dict[str, Any] = {}
+    for name, f in fields.items():
+        path = f"{where}.{name}" if where else name
+        if name in mapping:
+            arguments[name] = _convert(hints[name], mapping[name], path)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"missing key {path!r}: {cls.__name__} can't do without it")
+    return cls(**arguments)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Gives a dataclass as plain JSON types: the inverse of `from_dict`."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in typing.cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in typing.cast("list[Any]", value)]
+    return value
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        options = [a for a in arguments if a is not type(None)]
+        for option in options[:-1]:
+            try:
+                return _convert(option, value, path)
+            except ConfigError:
+                continue
+        return _convert(options[-1], value, path)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, typing.cast(type, hint)) else from_dict(typing.cast(Any, hint), value, path)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{path}: expected a list, got {value!r}")
+        values = typing.cast("list[Any]", value)
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(_convert(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(values))
+        if len(values) != len(arguments):
+            raise ConfigError(f"{path}: expected {len(arguments)} values, got {len(values)}")
+        return tuple(_convert(a, v, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, values, strict=True)))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{path}: expected an object of named fields, got {value!r}")
+        mapping = typing.cast("Mapping[Any, Any]", value)
+        return {str(k): _convert(arguments[1], v, f"{path}.{k}") for k, v in mapping.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
+        return value
+    raise ConfigError(f"{path}: expected {hint.__name__}, got {value!r}")
+
+
+def check(condition: bool, field_name: str, expected: str, got: object) -> None:
+    """Raises `ConfigError` naming the field, what was expected and what came, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{field_name}: expected {expected}, got {got!r}")
+
+
+@dataclass(frozen=True)
+class AttributePrior:
+    """p(w_i | y_i): a diagonal Gaussian for each class of one attribute, the same in each of its `w_dim` coordinates.
+
+    The default, N(0, 0.1²) when absent and N(3, 1) when present, is ours (METHOD: room for the kinds of an attribute).
+    """
+
+    absent_loc: float = 0.0
+    absent_scale: float = 0.1
+    present_loc: float = 3.0
+    present_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("absent_loc", "present_loc"):
+            value = getattr(self, name)
+            check(abs(value) < float("inf"), f"priors.{name}", "a finite number", value)
+        for name in ("absent_scale", "present_scale"):
+            value = getattr(self, name)
+            check(0 < value < float("inf"), f"priors.{name}", "a positive number", value)
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which registered backbone carries encoder and decoder, and its options."""
+
+    name: str = "conv"
+    width: int = 32
+    depth: int = 1
+    features: int = 512
+    film: bool = False
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("width", 1), ("depth", 0), ("features", 1)):
+            value = getattr(self, name)
+            check(lowest <= value <= MAX_PARAMETER_SIZE, f"backbone.{name}", f"{lowest} to {MAX_PARAMETER_SIZE}", value)
+
+
+@dataclass(frozen=True)
+class LikelihoodConfig:
+    """p(x | w, z): `gaussian` or `laplace` of a fixed scale in units of x, or `bernoulli`."""
+
+    name: str = "gaussian"
+    scale: float = 0.1414213562
+
+    def __post_init__(self) -> None:
+        check(
+            self.name in ("gaussian", "laplace", "bernoulli"),
+            "likelihood.name",
+            "gaussian, laplace or bernoulli",
+            self.name,
+        )
+        check(0 < self.scale < float("inf"), "likelihood.scale", "a positive number", self.scale)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that is needed to build a model before its weights are read.
+
+    `shape` is (C, H, W) with H = W a power of two from 16 to 256 for images, or (D,) for vectors. `residual` writes
+    q(w | x, y) as an offset from p(w | y) in units of its scale; `erase` removes from E[z | x] what a linear probe
+    reads of y. Both are ours; with both off the model is the paper's.
+    """
+
+    attributes: tuple[str, ...]
+    model: str = "csvae"
+    shape: tuple[int, ...] = (3, 64, 64)
+    z_dim: int = 128
+    w_dim: int = 2
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    priors: dict[str, AttributePrior] = field(default_factory=dict[str, AttributePrior])
+    learn_priors: bool = False
+    likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+    residual: bool = False
+    erase: bool = False
+    adversary_width: int = 256
+    adversary_depth: int = 2
+
+    def __post_init__(self) -> None:
+        check(0 < len(self.attributes) <= MAX_PARAMETER_SIZE, "attributes", "at least one name", self.attributes)
+        check(all(self.attributes), "attributes", "names that are not empty", self.attributes)
+        check(len(set(self.attributes)) == len(self.attributes), "attributes", "each name once", self.attributes)
+        for name in ("z_dim", "w_dim", "adversary_width"):
+            value = getattr(self, name)
+            check(1 <= value <= MAX_PARAMETER_SIZE, name, f"1 to {MAX_PARAMETER_SIZE}", value)
+        check(0 <= self.adversary_depth <= 8, "adversary_depth", "0 to 8", self.adversary_depth)
+        if len(self.shape) == 3:
+            channels, height, width = self.shape
+            check(channels in (1, 3), "shape", "1 or 3 channels first", self.shape)
+            square = height == width and height in (16, 32, 64, 128, 256)
+            check(square, "shape", "(C, H, W) with H = W a power of two from 16 to 256", self.shape)
+        else:
+            check(len(self.shape) == 1, "shape", "(C, H, W) for images or (D,) for vectors", self.shape)
+            check(1 <= self.shape[0] <= MAX_PARAMETER_SIZE, "shape", f"1 to {MAX_PARAMETER_SIZE} values", self.shape)
+        for name in self.priors:
+            known = name in self.attributes
+            check(known, "priors", f"attributes of this model ({', '.join(self.attributes)})", name)
+
+    @property
+    def is_image(self) -> bool:
+        """True for images (C, H, W), False for vectors (D,)."""
+        return len(self.shape) == 3
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square image in pixels.
+
+        Raises:
+            ConfigError: the model takes vectors.
+        """
+        check(self.is_image, "shape", "(C, H, W): this model takes vectors, which have no image size", self.shape)
+        return self.shape[-1]
+
+    def prior(self, name: str) -> AttributePrior:
+        """The prior of one attribute; the default where the config names none."""
+        return self.priors.get(name, AttributePrior())

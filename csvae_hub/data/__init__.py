@@ -1,0 +1,62 @@
+"""Data sets: a folder with a CSV, CelebA as it is published, and the Swiss roll."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from csvae_hub.data.base import AttributeData
+from csvae_hub.data.celeba import ATTRIBUTES_FILE, celeba_folder, load_celeba
+from csvae_hub.data.swiss_roll import swiss_roll
+from csvae_hub.data.table import load_table, table_splits
+from csvae_hub.errors import DataError
+
+__all__ = ["AttributeData", "load_celeba", "load_data", "load_table", "swiss_roll", "table_splits"]
+
+SWISS_ROLL = "swiss-roll"
+SWISS_ROLL_SPLITS = ("train", "valid", "test")
+
+
+def load_data(
+    spec: str | Path,
+    attributes: Sequence[str] | None = None,
+    split: str = "train",
+    image_size: int = 64,
+    cache_dir: str | Path | None = None,
+    examples: int = 10_000,
+    seed: int = 0,
+) -> AttributeData:
+    """Loads a data set by name or by what its folder looks like.
+
+    Args:
+        spec: `swiss-roll`; or a folder in CelebA's own layout, as `load_celeba` takes; or one with `attributes.csv`, as
+            `load_table` takes.
+        attributes: which, in which order; the default is all.
+        split: `train`, `valid` or `test`; folders also have `all`.
+        image_size: side of the square pictures in pixels; the Swiss roll has none.
+        cache_dir: where decoded pictures are kept; by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`.
+        examples: how many points of the Swiss roll each split has; folders have what they have.
+        seed: of the Swiss roll's points; its splits differ whatever the seed.
+
+    Raises:
+        DataError: neither the name nor the folder is known, or its data is broken.
+        UnknownAttributeError: an attribute that the data lacks.
+    """
+    if str(spec) == SWISS_ROLL:
+        if split not in SWISS_ROLL_SPLITS:
+            raise DataError(f"split: expected {', '.join(SWISS_ROLL_SPLITS)} of {SWISS_ROLL}, got {split!r}")
+        data = swiss_roll(examples, len(SWISS_ROLL_SPLITS) * seed + SWISS_ROLL_SPLITS.index(split))
+        return data if attributes is None else data.select(attributes)
+    folder = Path(spec).expanduser()
+    if celeba_folder(folder) is not None:
+        return load_celeba(folder, attributes, split, image_size, cache_dir)
+    if (folder / "attributes.csv").is_file():
+        return load_table(folder, attributes, split, image_size, cache_dir=cache_dir)
+    if not folder.is_dir():
+        got = "no such folder"
+    else:
+        got = "a folder without these" if any(folder.iterdir()) else "an empty folder"
+    raise DataError(
+        f"{spec}: expected {SWISS_ROLL}, a folder with images/ and attributes.csv, or CelebA's folder with "
+        f"{ATTRIBUTES_FILE} and img_align_celeba/; got {got}"
+    )

@@ -1,0 +1,179 @@
+"""A data set held as two arrays: examples and their binary attributes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from csvae_hub.errors import DataError, did_you_mean, unknown_attribute
+
+Indices: TypeAlias = "Sequence[int] | NDArray[np.int64] | Tensor"
+
+_CELLS = {"1": 1.0, "1.0": 1.0, "True": 1.0, "0": 0.0, "0.0": 0.0, "False": 0.0, "-1": -1.0, "-1.0": -1.0}
+_CELLS |= dict.fromkeys(("", "nan", "NaN"), float("nan"))
+
+
+class AttributeData(Dataset[tuple[Tensor, Tensor]]):
+    """Examples x with k binary attributes y: a map-style data set that also gives whole batches at once.
+
+    Args:
+        images: pictures, uint8 (N, C, H, W), which may be memory-mapped; or vectors, float32 (N, D).
+        labels: float32 (N, k): 0 absent, 1 present, NaN where the label is missing.
+        attributes: the k names, in the order of the columns of `labels`.
+        files: the N file names, where the examples come from files.
+
+    Raises:
+        DataError: arrays of another type or shape, labels other than 0, 1 and NaN, or a name that is there twice.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[Any],
+        labels: NDArray[np.float32],
+        attributes: Sequence[str],
+        files: Sequence[str] | None = None,
+    ) -> None:
+        if (images.dtype, images.ndim) not in ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2)):
+            raise DataError(
+                "images: expected pictures as uint8 (N, C, H, W) or vectors as float32 (N, D), "
+                f"got {images.dtype} {images.shape}"
+            )
+        if labels.shape != (len(images), len(attributes)):
+            raise DataError(
+                f"labels: expected one row an example and one column an attribute, {(len(images), len(attributes))}, "
+                f"got {labels.shape}"
+            )
+        if not bool(np.all((labels == 0) | (labels == 1) | np.isnan(labels))):
+            raise DataError("labels: expected 0 (absent), 1 (present) or NaN (missing), got other values")
+        if len(set(attributes)) != len(attributes):
+            raise DataError(f"attributes: expected each name once, got {', '.join(attributes)}")
+        if files is not None and len(files) != len(images):
+            raise DataError(f"files: expected {len(images)} names, one an example, got {len(files)}")
+        self.images = images
+        self.labels = np.asarray(labels, dtype=np.float32)
+        self.attributes = tuple(attributes)
+        self.files = None if files is None else list(files)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example: (C, H, W) of a picture, (D,) of a vector."""
+        return self.images.shape[1:]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, as 64 hexadecimal digits, of examples, labels, names and files: equal data, equal fingerprint."""
+        digest = hashlib.sha256()
+        for part in (self.images.dtype.str, self.images.shape, self.attributes, self.files):
+            digest.update(repr(part).encode())
+        for start in range(0, len(self), 1024):
+            digest.update(self.images[start : start + 1024].tobytes())
+        digest.update(np.where(np.isnan(self.labels), np.float32(-1), self.labels).tobytes())
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, y = self.batch([index])
+        return x[0], y[0]
+
+    def __getitems__(self, indices: Indices) -> list[tuple[Tensor, Tensor]]:
+        """The examples one by one, for `torch.utils.data.DataLoader`, which asks for a batch at a time."""
+        x, y = self.batch(indices)
+        return list(zip(x, y, strict=True))
+
+    def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """Gives x, float32 (B, C, H, W) in [0, 1] or (B, D) as it is, and y, float32 (B, k), as copies on the CPU.
+
+        Raises:
+            IndexError: an index beyond the data.
+        """
+        rows = _rows(indices)
+        x = torch.from_numpy(self.images[rows])
+        if x.dtype == torch.uint8:
+            x = x.float().div_(255)
+        return x, torch.from_numpy(self.labels[rows])
+
+    def select(self, attributes: Sequence[str]) -> AttributeData:
+        """The same examples with these attributes, in this order.
+
+        Raises:
+            UnknownAttributeError: a name that the data lacks; the error gives near ones.
+        """
+        columns = column_indices(attributes, self.attributes)
+        return AttributeData(self.images, self.labels[:, columns], attributes, self.files)
+
+    def subset(self, indices: Indices) -> AttributeData:
+        """The examples at these indices, in this order; a run of neighbours shares the memory, others are copied.
+
+        Raises:
+            IndexError: an index beyond the data.
+        """
+        rows = _rows(indices)
+        labels = self.labels[rows]
+        files = None if self.files is None else [self.files[i] for i in rows]
+        run = len(rows) > 0 and rows[0] >= 0 and bool(np.all(np.diff(rows) == 1))
+        images = self.images[rows[0] : rows[-1] + 1] if run else self.images[rows]
+        return AttributeData(images, labels, self.attributes, files)
+
+
+def _rows(indices: Indices) -> NDArray[np.int64]:
+    values = indices.cpu().numpy() if isinstance(indices, Tensor) else np.asarray(indices)
+    return np.flatnonzero(values) if values.dtype == np.bool_ else values.astype(np.int64)
+
+
+def column_indices(attributes: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Where each attribute stands among the known ones.
+
+    Raises:
+        UnknownAttributeError: a name that isn't known; the error gives near ones.
+    """
+    for name in attributes:
+        if name not in known:
+            raise unknown_attribute(name, known, "This data")
+    return [known.index(name) for name in attributes]
+
+
+def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], where: str) -> NDArray[np.float32]:
+    """Text cells, N rows of k, as labels (N, k): 1 or True present; 0, -1 or False absent; empty or NaN missing.
+
+    Raises:
+        DataError: a cell that is none of these, or a column with both 0 and -1, whose meaning is anyone's guess.
+    """
+    values = np.empty((len(cells), len(attributes)), dtype=np.float32)
+    for i, row in enumerate(cells):
+        try:
+            values[i] = [_CELLS[cell] for cell in row]
+        except KeyError as error:
+            name = next(name for name, cell in zip(attributes, row, strict=True) if cell not in _CELLS)
+            raise DataError(
+                f"{where}: column {name!r}: expected 0 or 1, -1 or 1, or nothing where the label is missing, "
+                f"got {error.args[0]!r}"
+            ) from None
+    for name, column in zip(attributes, values.T, strict=True):
+        if (column == 0).any() and (column == -1).any():
+            raise DataError(
+                f"{where}: column {name!r} has both 0 and -1: for absent write one of them, for missing nothing"
+            )
+    return np.where(values == -1, np.float32(0), values)
+
+
+def check_split(split: str, known: Sequence[str], where: str) -> None:
+    """Checks that the data has rows of this split, or that all are wanted.
+
+    Raises:
+        DataError: there are none; the error names the splits that there are.
+    """
+    if split != "all" and split not in known:
+        hint = did_you_mean(split, (*known, "all"))
+        raise DataError(
+            f"{where} has no split {split!r}{':' if hint else '.'}{hint} Splits here: {', '.join(known)}; all takes all"
+        )

@@ -1,0 +1,159 @@
+"""Picture files, decoded once into a memory-mapped array in a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from csvae_hub.errors import DataError, ImageError
+from csvae_hub.images import center_square, open_image
+
+CACHE_VERSION = 1
+"""Part of every cache key: raised when the same files would be decoded into other pixels."""
+
+_log = logging.getLogger(__name__)
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where decoded pictures are kept: the argument, else `$CSVAE_HUB_CACHE`, else `~/.cache/csvae-hub`."""
+    return Path(cache_dir or os.environ.get("CSVAE_HUB_CACHE") or "~/.cache/csvae-hub").expanduser()
+
+
+def load_pictures(
+    folder: Path,
+    files: Sequence[str],
+    image_size: int,
+    cache_dir: str | Path | None = None,
+    crop: tuple[tuple[int, int], int] | None = None,
+) -> NDArray[np.uint8]:
+    """The pictures as one read-only, memory-mapped array, uint8 (N, 3, image_size, image_size), RGB.
+
+    They are decoded at the first call and kept in the cache folder under a fingerprint of folder, file names, sizes
+    and times of change, so that a later call takes a fraction of a second and a changed file is read again.
+
+    Args:
+        folder: where the files are.
+        files: their names.
+        image_size: side in pixels of what is given back.
+        cache_dir: the cache folder; see `cache_folder`.
+        crop: ((width, height), side): all pictures must have this size, and the central square of this side is taken
+            from them. The default takes the largest central square of pictures of any size.
+
+    Raises:
+        DataError: files that are missing or broken, each named; no files; a cache folder that can't be written.
+    """
+    if image_size < 1:
+        raise DataError(f"image_size: expected a positive number of pixels, got {image_size}")
+    if not files:
+        raise DataError(f"{folder}: expected at least one picture, got none")
+    shape = (len(files), 3, image_size, image_size)
+    cached = cache_folder(cache_dir) / f"{_key(folder, files, image_size, crop)}.npy"
+    if not _is_whole(cached, shape):
+        _log.info("decoding %d pictures of %s into %s", len(files), folder, cached)
+        _write(cached, [folder / name for name in files], shape, crop)
+    return np.load(cached, mmap_mode="r", allow_pickle=False)
+
+
+def decode(path: Path, image_size: int, crop: tuple[tuple[int, int], int] | None = None) -> NDArray[np.uint8]:
+    """One picture as uint8 (3, image_size, image_size), RGB: central square, then a bicubic, antialiased resize.
+
+    Without `crop` these are the pixels that `csvae_hub.images.load_images` gives a model.
+
+    Raises:
+        ImageError: the file is broken, or its size isn't what `crop` asks for; the path is named.
+    """
+    picture = open_image(path).convert("RGB")
+    if crop is not None:
+        expected, side = crop
+        if picture.size != expected:
+            got = f"{picture.width}×{picture.height}"
+            raise ImageError(f"{path}: expected a picture of {expected[0]}×{expected[1]} pixels, got {got}")
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        picture = picture.crop((left, top, left + side, top + side))
+    left, top, side = center_square(*picture.size)
+    box = (left, top, left + side, top + side)
+    picture = picture.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _key(folder: Path, files: Sequence[str], image_size: int, crop: tuple[tuple[int, int], int] | None) -> str:
+    stats: list[tuple[str, int, int]] = []
+    missing: list[str] = []
+    for name in files:
+        try:
+            stat = (folder / name).stat()
+            stats.append((name, stat.st_size, stat.st_mtime_ns))
+        except (FileNotFoundError, NotADirectoryError):
+            missing.append(name)
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise DataError(f"{_some(missing)} {are} listed but missing from {folder}: add the files or drop their rows")
+    parts = json.dumps([CACHE_VERSION, str(folder.resolve()), image_size, crop, stats])
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return array.dtype == np.uint8 and array.shape == shape
+
+
+def _write(
+    target: Path, paths: Sequence[Path], shape: tuple[int, ...], crop: tuple[tuple[int, int], int] | None
+) -> None:
+    """Under a name of its own, then renamed: of two processes that do it at once, neither sees a half-written file."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".decoding-", suffix=".npy")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                _decode_into(file, paths, shape, crop)
+            os.replace(temporary, target)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the cache folder {target.parent} can't be written ({error}): "
+            "give another as cache_dir or in the environment variable CSVAE_HUB_CACHE"
+        ) from error
+
+
+def _decode_into(
+    file: IO[bytes], paths: Sequence[Path], shape: tuple[int, ...], crop: tuple[tuple[int, int], int] | None
+) -> None:
+    # Ordinary writes, since a full disk ends a process that writes through a memory map.
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+    def attempt(path: Path) -> NDArray[np.uint8] | str:
+        try:
+            return decode(path, shape[-1], crop)
+        except ImageError as error:
+            return str(error)
+
+    broken: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        for result in pool.map(attempt, paths):
+            if isinstance(result, str):
+                broken.append(result)
+            elif not broken:
+                file.write(result.tobytes())
+    if broken:
+        raise DataError(f"{len(broken)} of {len(paths)} pictures can't be used: {_some(broken, '; ')}")
+
+
+def _some(names: Sequence[str], separator: str = ", ", most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more

@@ -1,0 +1,41 @@
+"""The toy data of the paper: a Swiss roll in R³, cut in two."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from csvae_hub.data.base import AttributeData
+from csvae_hub.errors import DataError
+
+HEIGHT = 21.0
+"""Height of the roll, in the units of scikit-learn's `make_swiss_roll`, which public reproductions use."""
+
+
+def swiss_roll(n: int = 10_000, seed: int = 0, noise: float = 0.0) -> AttributeData:
+    r"""Points of a Swiss roll, float32 (n, 3), with one attribute, `Above`: the upper half of the roll.
+
+    $x = (t \cos t,\ h,\ t \sin t)$ with the angle $t \sim U(1.5\pi, 4.5\pi)$, the height $h \sim U(0, 21)$, and
+    $y = [x_2 > 10.5]$. The cut runs across the height, which is independent of the roll's spiral: the two classes are
+    equally likely, and where a point is on the spiral says nothing of y. So z can hold all of x that is not y, and
+    must leave the side of the cut to w.
+
+    Args:
+        n: how many points.
+        seed: the same seed gives the same points.
+        noise: standard deviation of Gaussian noise on each coordinate, in the units of x (-14 to 21).
+
+    Raises:
+        DataError: n below 1, or a noise that is negative or not finite.
+    """
+    if n < 1:
+        raise DataError(f"n: expected at least one point, got {n}")
+    if not (0 <= noise < math.inf):
+        raise DataError(f"noise: expected a standard deviation of 0 or more, got {noise}")
+    generator = np.random.default_rng(seed)
+    t = 1.5 * np.pi * (1 + 2 * generator.random(n))
+    height = HEIGHT * generator.random(n)
+    x = np.stack([t * np.cos(t), height, t * np.sin(t)], axis=1) + noise * generator.standard_normal((n, 3))
+    above = x[:, 1:2] > HEIGHT / 2
+    return AttributeData(x.astype(np.float32), above.astype(np.float32), ["Above"])

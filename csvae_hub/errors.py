@@ -1,0 +1,89 @@
+"""What the library raises, and the words that help a user out: expected, got, remedy."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class ImageError(ValueError):
+    """A picture that cannot be read, or whose shape, type or range cannot be right."""
+
+
+class UnknownAttributeError(ValueError):
+    """An attribute that a model or a data set does not have; `unknown_attribute` words it."""
+
+
+class ConfigError(ValueError):
+    """A field of a config that is unknown, of the wrong type or out of range."""
+
+
+class DataError(ValueError):
+    """A data set with something missing or contradictory."""
+
+
+class WeightsError(OSError):
+    """A weights folder that cannot be used; each reason has a subclass."""
+
+
+class UnknownModelError(WeightsError):
+    """A name that is neither a folder nor a packaged model."""
+
+
+class MissingWeightsError(WeightsError):
+    """A weights folder without one of its files."""
+
+
+class CorruptWeightsError(WeightsError):
+    """A file that is truncated, is not what its name says, or holds NaN."""
+
+
+class WeightsMismatchError(WeightsError):
+    """Tensors whose names or shapes are not those of the model that the config describes."""
+
+
+class WeightsVersionError(WeightsError):
+    """A weights folder written in a format that this version of the library does not know."""
+
+
+class MissingExtraError(ImportError):
+    """A package that an optional extra brings, and that is not installed."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Gives " did you mean 'X'?" for the known name nearest to this one whatever its case, or "" where none is near.
+
+    >>> did_you_mean("eyeglases", ["Smiling", "Eyeglasses"])
+    " did you mean 'Eyeglasses'?"
+    """
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    return f" did you mean {by_lower_case[near[0]]!r}?" if near else ""
+
+
+def unknown_attribute(name: str, known: Iterable[str], owner: str = "This model") -> UnknownAttributeError:
+    """Gives the error, ready to be raised, for an attribute that the owner does not know.
+
+    >>> str(unknown_attribute("Eyeglases", ["Eyeglasses", "Smiling"]))
+    "unknown attribute 'Eyeglases': did you mean 'Eyeglasses'? This model knows: Eyeglasses, Smiling"
+    """
+    known = tuple(known)
+    hint = did_you_mean(name, known)
+    return UnknownAttributeError(
+        f"unknown attribute {name!r}{':' if hint else '.'}{hint} {owner} knows: {', '.join(known) or 'none'}"
+    )
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports and gives a module that an extra of the library brings.
+
+    Raises:
+        MissingExtraError: it, or a package that it needs, is not installed; the text holds the install line.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
+        raise MissingExtraError(f"{missing} is missing: pip install 'csvae-hub[{extra}]'", name=missing) from error

@@ -1,0 +1,54 @@
+"""Whole data sets through a model, batch by batch, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from csvae_hub.data.base import AttributeData
+from csvae_hub.models import AttributeModel, Latents
+
+BATCH = 256
+
+
+@contextmanager
+def evaluating(model: AttributeModel) -> Iterator[None]:
+    """Eval mode and no gradients inside; afterwards the model's own mode again."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = False) -> Latents:
+    """Deterministic latents of all N examples, on the CPU.
+
+    Attributes are inferred by q(y | x), as a user has them, or with `labelled` are the data's own.
+
+    Raises:
+        ValueError: the latents are not finite.
+    """
+    with evaluating(model):
+        rows = torch.arange(len(data)).split(BATCH)
+        batches = (data.batch(part) for part in rows)
+        latents = Latents.cat([model.encode(x, y if labelled else None).to("cpu") for x, y in batches])
+    for name, tensor in (("z", latents.z), ("w", latents.w)):
+        if not bool(tensor.isfinite().all()):
+            raise ValueError(
+                f"{name}: expected finite latents, got NaN or infinity: these weights can't be measured, use those of "
+                "a run that has not diverged"
+            )
+    return latents
+
+
+def decode_in_batches(model: AttributeModel, latents: Latents) -> Iterator[Tensor]:
+    """Decoded batches (B, *shape) of at most 256, on the CPU, in the order of the latents."""
+    with evaluating(model):
+        for start in range(0, len(latents), BATCH):
+            yield model.decode(latents[start : start + BATCH].to(model.device)).float().cpu()

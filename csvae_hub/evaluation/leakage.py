@@ -1,0 +1,243 @@
+"""What the latents say about the attributes, asked of fresh probes: an adversary that is fooled proves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from csvae_hub.errors import require
+from csvae_hub.evaluation.classifier import masked_cross_entropy
+from csvae_hub.evaluation.metrics import bootstrap_auc, roc_auc
+from csvae_hub.models import Latents
+
+Scores = NDArray[np.float64]
+
+
+def leakage(
+    latents: tuple[Latents, Latents, Latents],
+    labels: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
+    labelled: tuple[Latents, Latents, Latents] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = 200,
+) -> dict[str, Any]:
+    """ROC AUC of fresh probes that read the attributes from the latents: 0.5 says nothing, 1 says all.
+
+    The probes, a logistic regression and an MLP of two hidden layers, are trained on the first split and measured on
+    the third; the MLP stops, for each attribute, at the epoch that is best on the second.
+
+    Args:
+        latents: E[z | x] and w of train, valid and test, as `encode_data` gives them.
+        labels: the attributes (N, k) of the three, in the latents' order, NaN where missing.
+        labelled: the latents of the same examples encoded with their labels, for `w_own_labelled`.
+        seed: of the MLP and of the bootstrap.
+        resamples: of the bootstrap.
+
+    Returns:
+        `z`: probes on E[z | x]; `w_own`: attribute i from w_i of q(w | x, y) with y inferred by q(y | x), so that it
+        can't be better than that classifier; `w_own_labelled`: the same with y the label, where given. Each by kind
+        of probe (`logistic`, `mlp`): `mean` and `max` (`min` for w) over the attributes, and for each attribute `auc`
+        with a 95 % interval `low` to `high`, or `auc` None with a `reason`. `w_others`: attribute i from w_j, mean
+        over j ≠ i, by kind: `mean` and, for each attribute, the mean `auc` and the greatest, `max`, with its
+        `subspace`. Attributes that go together in the data (beards and Male) are read from one another's subspaces
+        even by a perfect model.
+
+    Raises:
+        MissingExtraError: scikit-learn is missing.
+        ValueError: the three splits don't agree in shape.
+    """
+    names = latents[0].attributes
+    train, valid, test = labels
+    for part, y in zip(latents, labels, strict=True):
+        if y.shape != (len(part), len(names)):
+            raise ValueError(f"labels: expected shape {(len(part), len(names))}, one row a latent, got {y.shape}")
+    reasons = [_reason(train[:, i], test[:, i]) for i in range(len(names))]
+    result: dict[str, Any] = {"z": {}, "w_own": {}, "w_others": {}}
+    z = tuple(_standardised([part.z[None] for part in latents]))
+    w = tuple(_standardised([part.w.transpose(0, 1) for part in latents]))
+    if labelled is not None:
+        w_labelled = _standardised([part.w.transpose(0, 1) for part in labelled])
+        result["w_own_labelled"] = {}
+        for kind, from_w in (
+            ("logistic", logistic_probe(w_labelled[0], train, w_labelled[2])),
+            ("mlp", mlp_probe(w_labelled[0], train, w_labelled[1], valid, w_labelled[2], seed=seed, width=64)),
+        ):
+            own = np.stack([from_w[i, :, i] for i in range(len(names))], axis=1)
+            result["w_own_labelled"][kind] = _table(names, own, test, reasons, "min", seed, resamples)
+    scores = {
+        "logistic": (logistic_probe(z[0], train, z[2]), logistic_probe(w[0], train, w[2])),
+        "mlp": (
+            mlp_probe(z[0], train, z[1], valid, z[2], seed=seed),
+            mlp_probe(w[0], train, w[1], valid, w[2], seed=seed, width=64),
+        ),
+    }
+    for kind, (from_z, from_w) in scores.items():
+        own = np.stack([from_w[i, :, i] for i in range(len(names))], axis=1)
+        result["z"][kind] = _table(names, from_z[0], test, reasons, "max", seed, resamples)
+        result["w_own"][kind] = _table(names, own, test, reasons, "min", seed, resamples)
+        result["w_others"][kind] = _others(names, from_w, test, reasons)
+    return result
+
+
+def logistic_probe(train_x: Tensor, train_y: NDArray[np.float32], test_x: Tensor) -> Scores:
+    """Scores (G, M, k) on test of logistic regressions, one for each of G codes and k attributes.
+
+    Args:
+        train_x: standardised codes (G, N, D).
+        train_y: attributes (N, k), NaN where missing; a column of one class gets scores of zero.
+        test_x: (G, M, D).
+
+    Raises:
+        MissingExtraError: scikit-learn is missing.
+    """
+    linear_model = require("sklearn.linear_model", "eval")
+    scores = np.zeros((len(test_x), test_x.shape[1], train_y.shape[1]))
+    for group in range(len(train_x)):
+        for column, y in enumerate(train_y.T):
+            known = ~np.isnan(y)
+            if len(np.unique(y[known])) == 2:
+                probe = linear_model.LogisticRegression(max_iter=2000)
+                probe.fit(train_x[group].numpy()[known], y[known])
+                scores[group, :, column] = probe.decision_function(test_x[group].numpy())
+    return scores
+
+
+def mlp_probe(
+    train_x: Tensor,
+    train_y: NDArray[np.float32],
+    valid_x: Tensor,
+    valid_y: NDArray[np.float32],
+    test_x: Tensor,
+    *,
+    seed: int = 0,
+    width: int = 256,
+    epochs: int = 20,
+    patience: int = 5,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+) -> Scores:
+    """Scores (G, M, k) on test of G MLPs trained side by side, each with one output an attribute.
+
+    For each code and attribute the scores are those of the epoch with the greatest ROC AUC on valid; training ends
+    after `patience` epochs without a better one. The caller's random state is kept.
+
+    Args:
+        train_x: standardised codes (G, N, D).
+        train_y: attributes (N, k), NaN where missing.
+        valid_x: (G, V, D).
+        valid_y: (V, k).
+        test_x: (G, M, D).
+        seed: of the weights, the order and the dropout.
+        width: of both hidden layers.
+        epochs: at most so many.
+        patience: in epochs.
+        batch_size: in examples.
+        learning_rate: of AdamW.
+    """
+    groups, n, _ = train_x.shape
+    labels = torch.from_numpy(train_y)
+    best = np.full((groups, labels.shape[1]), -np.inf)
+    scores = np.zeros((groups, test_x.shape[1], labels.shape[1]))
+    since = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        probe = _Probes(groups, train_x.shape[2], width, labels.shape[1])
+        optimizer = torch.optim.AdamW(probe.parameters(), lr=learning_rate, weight_decay=1e-2)
+        for _ in range(epochs):
+            probe.train()
+            for rows in torch.randperm(n).split(batch_size):
+                logits = probe(train_x[:, rows])
+                loss = groups * masked_cross_entropy(logits, labels[rows].expand_as(logits))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+            probe.eval()
+            with torch.no_grad():
+                on_valid, on_test = probe(valid_x).numpy(), probe(test_x).double().numpy()
+            since += 1
+            for group, column in np.ndindex(*best.shape):
+                auc = roc_auc(on_valid[group, :, column], valid_y[:, column])
+                if np.isnan(auc) or auc > best[group, column]:  # one class in valid: the last epoch counts
+                    scores[group, :, column] = on_test[group, :, column]
+                if auc > best[group, column]:
+                    best[group, column], since = auc, 0
+            if since >= patience:
+                break
+    return scores
+
+
+class _Probes(nn.Module):
+    """G MLPs of the same sizes as one batched product: (G, B, D) to logits (G, B, k)."""
+
+    def __init__(self, groups: int, inputs: int, width: int, outputs: int) -> None:
+        super().__init__()
+        sizes = [(inputs, width), (width, width), (width, outputs)]
+        self.weights = nn.ParameterList([(2 * torch.rand(groups, i, o) - 1) / i**0.5 for i, o in sizes])
+        self.biases = nn.ParameterList([torch.zeros(groups, 1, o) for _, o in sizes])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in range(2):
+            x = torch.baddbmm(self.biases[layer], x, self.weights[layer]).relu()
+            x = nn.functional.dropout(x, 0.2, self.training) if layer == 0 else x
+        return torch.baddbmm(self.biases[2], x, self.weights[2])
+
+
+def _standardised(splits: list[Tensor]) -> list[Tensor]:
+    """Codes (G, N, D) of each split, less the mean and over the scale of the first; constant columns become zero."""
+    first = splits[0].float()
+    loc, scale = first.mean(1, keepdim=True), first.std(1, keepdim=True, correction=0)
+    return [((part.float() - loc) / scale.clamp(min=1e-6)).contiguous() for part in splits]
+
+
+def _reason(train: NDArray[np.float32], test: NDArray[np.float32]) -> str | None:
+    for name, labels in (("train", train), ("test", test)):
+        classes = np.unique(labels[~np.isnan(labels)])
+        if len(classes) < 2:
+            held = "no label" if len(classes) == 0 else f"only the class {'present' if classes[0] else 'absent'}"
+            return f"the {name} split has {held}"
+    return None
+
+
+def _table(
+    names: tuple[str, ...],
+    scores: Scores,
+    labels: NDArray[np.float32],
+    reasons: list[str | None],
+    extreme: str,
+    seed: int,
+    resamples: int,
+) -> dict[str, Any]:
+    attributes: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(names):
+        if reasons[i] is not None:
+            attributes[name] = {"auc": None, "reason": reasons[i]}
+            continue
+        low, high = bootstrap_auc(scores[:, i], labels[:, i], resamples=resamples, seed=seed)
+        attributes[name] = {"auc": roc_auc(scores[:, i], labels[:, i]), "low": low, "high": high}
+    values = [entry["auc"] for entry in attributes.values() if entry["auc"] is not None]
+    bound = {"max": max, "min": min}[extreme]
+    return {
+        "mean": float(np.mean(values)) if values else None,
+        extreme: bound(values) if values else None,
+        "attributes": attributes,
+    }
+
+
+def _others(
+    names: tuple[str, ...], scores: Scores, labels: NDArray[np.float32], reasons: list[str | None]
+) -> dict[str, Any]:
+    attributes: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(names):
+        reason = "the model has one attribute" if len(names) == 1 else reasons[i]
+        if reason is not None:
+            attributes[name] = {"auc": None, "reason": reason}
+            continue
+        values = {names[j]: roc_auc(scores[j, :, i], labels[:, i]) for j in range(len(names)) if j != i}
+        subspace = max(values, key=lambda j: values[j])
+        attributes[name] = {"auc": float(np.mean(list(values.values()))), "max": values[subspace], "subspace": subspace}
+    known = [entry["auc"] for entry in attributes.values() if entry["auc"] is not None]
+    return {"mean": float(np.mean(known)) if known else None, "attributes": attributes}

@@ -1,0 +1,382 @@
+"""Anything image-like to a batch and back: paths, PIL images, uint8 arrays, float tensors, lists of these."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from pathlib import Path
+from typing import Any, TypeAlias, Union
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from csvae_hub.config import check
+from csvae_hub.errors import ImageError
+
+ImageLike: TypeAlias = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]", Tensor]
+Images: TypeAlias = ImageLike | Sequence[ImageLike]
+
+MIN_SIDE = 8
+"""Pictures with a shorter side, in pixels, are refused: there is no face in them."""
+
+KINDS = (
+    "a path, a PIL image, a uint8 array (H, W, 3), a float tensor in [0, 1] of shape (C, H, W) or (B, C, H, W),"
+    " or a list of these"
+)
+CELEBA_LANDMARKS = ((69.4, 111.3), (108.2, 111.3), (88.5, 135.5), (71.5, 152.4), (105.5, 152.4))
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """How a picture becomes what the network takes; travels with the weights as preprocessor.json.
+
+    The centre square of the picture is resized (Pillow's antialiased bicubic) to `size` pixels a side, RGB in
+    `range`. `landmarks` are the five points (x, y) that the training faces were aligned to: eyes, nose, mouth corners,
+    in pixels of CelebA's 178×218 frame.
+
+    Raises:
+        ConfigError: a field is out of range.
+    """
+
+    size: int = 64
+    crop: str = "center-square"
+    interpolation: str = "bicubic"
+    range: tuple[float, float] = (0.0, 1.0)
+    landmarks: tuple[tuple[float, float], ...] = CELEBA_LANDMARKS
+
+    def __post_init__(self) -> None:
+        check(self.size >= MIN_SIDE, "size", f"at least {MIN_SIDE} pixels", self.size)
+        check(self.crop == "center-square", "crop", "'center-square'", self.crop)
+        check(self.interpolation == "bicubic", "interpolation", "'bicubic'", self.interpolation)
+        check(self.range == (0.0, 1.0), "range", "(0.0, 1.0)", self.range)
+        check(len(self.landmarks) == 5, "landmarks", "five points (x, y)", self.landmarks)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One thing the user gave: its rows of the batch (n, 3, S, S), and the way back to its own kind."""
+
+    rows: Tensor
+    restore: Callable[[Tensor], Any]
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Pictures as `tensor`, float32 (B, 3, S, S) in [0, 1], that remembers what they came from."""
+
+    tensor: Tensor
+    _items: tuple[_Item, ...]
+    _is_list: bool
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def restore(self, edited: Tensor) -> Any:
+        """Gives edited pictures (B, 3, S, S) in [0, 1] back as the kind, mode and size that came in.
+
+        A path comes back as a PIL image. Where the picture was larger or not square, the edited square is resized and
+        put back in its place; the pixels outside it and alpha are those that came. Palette, CMYK and 16-bit pictures
+        come back as 8-bit RGB or grey.
+
+        Raises:
+            ImageError: the shape is not that of `tensor`.
+        """
+        if edited.shape != self.tensor.shape:
+            raise ImageError(
+                f"expected edited pictures of shape {tuple(self.tensor.shape)}, got {tuple(edited.shape)}:"
+                " give one edited picture for each that was loaded"
+            )
+        parts = edited.split([len(item.rows) for item in self._items])
+        restored = [item.restore(part) for item, part in zip(self._items, parts, strict=True)]
+        return restored if self._is_list else restored[0]
+
+
+def load_images(images: Images, preprocessor: Preprocessor, device: torch.device | str | None = None) -> ImageBatch:
+    """Gives pictures of any accepted kind as one batch, float32 (B, 3, S, S) in [0, 1].
+
+    Kinds: a path; a PIL image of any mode; a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a float tensor in
+    [0, 1], (C, H, W) or (B, C, H, W) with C of 3 or 1; a list or tuple of these. EXIF rotation is obeyed. float32
+    RGB tensors of the preprocessor's size pass through to the bit. Without a device the batch is where the
+    first tensor is, or on the CPU.
+
+    Raises:
+        ImageError: something that is none of these, cannot be read, or has a shape, type or range that can't be right.
+    """
+    is_list = isinstance(images, list | tuple)
+    items = _read_list(images, preprocessor) if is_list else [_read(images, preprocessor)]
+    if device is None:
+        device = _device_of_first_tensor(images if is_list else [images])
+    rows = [item.rows.to(device) for item in items]
+    return ImageBatch(rows[0] if len(rows) == 1 else torch.cat(rows), tuple(items), is_list)
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Gives the picture in a file, upright by its EXIF rotation, 8-bit RGB, or RGBA where it has transparency.
+
+    Raises:
+        ImageError: no such file, no picture, a truncated or tiny one, a decompression bomb; the path is named.
+    """
+    picture = _open(path)
+    return picture.convert("RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
+
+
+def center_square(width: int, height: int) -> tuple[int, int, int]:
+    """Gives left, top and side, in pixels, of the largest centred square."""
+    side = min(width, height)
+    return (width - side) // 2, (height - side) // 2, side
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """Gives a tensor (3, H, W) or (1, H, W) as an 8-bit PIL image, RGB or grey; values outside [0, 1] are clipped.
+
+    Raises:
+        ImageError: another shape.
+    """
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise ImageError(f"expected one picture (C, H, W) of 1 or 3 channels, got shape {tuple(image.shape)}")
+    values = (image.detach().float().nan_to_num().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    return Image.fromarray(values.movedim(0, -1).squeeze(-1).numpy())
+
+
+def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
+    """Gives pictures (B, C, H, W) in [0, 1] side by side on white, row by row, `gap` pixels apart.
+
+    Raises:
+        ImageError: an empty batch, another shape, or fewer than one column.
+    """
+    if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3):
+        raise ImageError(f"expected pictures (B, C, H, W) of 1 or 3 channels, at least one, got {tuple(images.shape)}")
+    if columns < 1:
+        raise ImageError(f"expected at least one column, got {columns}")
+    count, channels, height, width = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    canvas = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
+    for i, image in enumerate(images.detach()):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        canvas[:, top : top + height, left : left + width] = image
+    return to_picture(canvas)
+
+
+def _read_list(images: Any, preprocessor: Preprocessor) -> list[_Item]:
+    if not images:
+        raise ImageError("expected at least one picture, got an empty list: leave the call out where there are none")
+    items: list[_Item] = []
+    for i, image in enumerate(images):
+        try:
+            items.append(_read(image, preprocessor))
+        except ImageError as error:
+            raise ImageError(f"images[{i}]: {error}") from error
+    return items
+
+
+def _device_of_first_tensor(images: Any) -> torch.device:
+    return next((image.device for image in images if isinstance(image, Tensor)), torch.device("cpu"))
+
+
+@singledispatch
+def _read(image: object, preprocessor: Preprocessor) -> _Item:
+    raise ImageError(f"expected {KINDS}, got {type(image).__name__}")
+
+
+@_read.register(str)
+@_read.register(os.PathLike)
+def _(image: str | os.PathLike[str], preprocessor: Preprocessor) -> _Item:
+    return _picture_item(_open(image), preprocessor)
+
+
+@_read.register(Image.Image)
+def _(image: Image.Image, preprocessor: Preprocessor) -> _Item:
+    return _picture_item(_upright_8_bit(image), preprocessor)
+
+
+@_read.register(np.ndarray)
+def _(image: np.ndarray[Any, Any], preprocessor: Preprocessor) -> _Item:
+    if image.dtype != np.uint8:
+        scaled = {"f": "np.round(255 * image)", "u": "(image // 257)"}.get(image.dtype.kind, "image")
+        raise ImageError(
+            f"expected an array of uint8 (0 to 255), got {image.dtype}: convert it, as by {scaled}.astype(np.uint8),"
+            " or give a float tensor (C, H, W) in [0, 1]"
+        )
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
+        raise ImageError(f"expected an array of shape (H, W, 3), got {image.shape}: {_array_remedy(image)}")
+    picture = _large_enough(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
+    item = _picture_item(picture, preprocessor)
+    return _Item(item.rows, lambda edited: np.array(item.restore(edited)).reshape(image.shape))
+
+
+def _array_remedy(image: np.ndarray[Any, Any]) -> str:
+    if image.ndim == 4:
+        return "give a batch as list(images)"
+    if image.ndim == 3 and image.shape[0] in (1, 3, 4):
+        return "put the channels last, as by image.transpose(1, 2, 0)"
+    return "give grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
+
+
+@_read.register(Tensor)
+def _(image: Tensor, preprocessor: Preprocessor) -> _Item:
+    _check_floats(image)
+    batch = image if image.ndim == 4 else image[None]
+    left, top, side = center_square(batch.shape[-1], batch.shape[-2])
+    rows = batch[..., top : top + side, left : left + side].float()
+
+    def restore(edited: Tensor) -> Tensor:
+        square = _with_channels(_resize(edited.float(), side), batch.shape[1]).to(batch)
+        if square.shape == batch.shape:
+            return square.view_as(image)
+        restored = batch.clone()
+        restored[..., top : top + side, left : left + side] = square
+        return restored.view_as(image)
+
+    return _Item(_with_channels(_resize(rows, preprocessor.size), 3), restore)
+
+
+def _check_floats(image: Tensor) -> None:
+    shape, expected = tuple(image.shape), "expected a float tensor in [0, 1] of shape (C, H, W) or (B, C, H, W)"
+    if not image.is_floating_point():
+        remedy = "images.float() / 255" if image.dtype == torch.uint8 else "images.float(), scaled to [0, 1]"
+        raise ImageError(f"{expected}, got {image.dtype}: convert it with {remedy}")
+    if image.ndim not in (3, 4):
+        raise ImageError(f"{expected}, got shape {shape}")
+    if image.ndim == 4 and not len(image):
+        raise ImageError(f"{expected}, got an empty batch, shape {shape}: leave the call out where there are none")
+    if image.shape[-3] not in (1, 3):
+        remedy = (
+            "put the channels first, as by images.movedim(-1, -3)"
+            if image.shape[-1] in (1, 3, 4)
+            else "drop the alpha channel, as by images[..., :3, :, :]"
+            if image.shape[-3] == 4
+            else "give RGB"
+        )
+        raise ImageError(f"{expected} with C of 3 (or 1, grey), got shape {shape}: {remedy}")
+    _check_side(image.shape[-1], image.shape[-2])
+    low, high = (value.item() for value in image.detach().aminmax())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError(f"{expected}, got NaN or infinity: look at where they arise, or replace them")
+    if low < 0 or high > 1:
+        remedy = "(images + 1) / 2" if -1 <= low < 0 and high <= 1 else "images / 255" if low >= 0 and high > 2 else ""
+        raise ImageError(
+            f"{expected}, got values from {low:.4g} to {high:.4g}:"
+            f" {f'rescale with {remedy}, or ' if remedy else ''}clip with images.clamp(0, 1)"
+        )
+
+
+def _resize(images: Tensor, side: int) -> Tensor:
+    """Resizes squares (B, C, S, S), antialiased bicubic; the same tensor where the side is right already."""
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def _with_channels(images: Tensor, channels: int) -> Tensor:
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    red, green, blue = images.split(1, dim=1)
+    return green + LUMA[0] * (red - green) + LUMA[2] * (blue - green)  # grey in three channels stays itself, to the bit
+
+
+def _picture_item(picture: Image.Image, preprocessor: Preprocessor) -> _Item:
+    """Reads an upright 8-bit picture: L, LA, RGB or RGBA."""
+    left, top, side = center_square(*picture.size)
+    box = (left, top, left + side, top + side)
+    size = (preprocessor.size, preprocessor.size)
+    square = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC, box=box)
+    values = torch.from_numpy(np.array(square)).movedim(-1, 0)
+
+    def restore(edited: Tensor) -> Image.Image:
+        pasted = to_picture(_resize(edited.detach().cpu().float(), side)[0]).convert(picture.mode.removesuffix("A"))
+        if picture.has_transparency_data:
+            pasted.putalpha(picture.getchannel("A").crop(box))
+        restored = picture.copy()
+        restored.paste(pasted, (left, top))
+        return restored
+
+    return _Item(values[None].float() / 255, restore)
+
+
+def _open(path: str | os.PathLike[str]) -> Image.Image:
+    path = Path(path)
+    if not path.is_file():
+        got = "a folder: give the files in it" if path.is_dir() else "nothing there: check the name and the folder"
+        raise ImageError(f"{path}: expected a picture file, got {got}")
+    try:
+        with Image.open(path) as picture:
+            return _upright_8_bit(picture)
+    except Image.UnidentifiedImageError as error:
+        with path.open("rb") as file:
+            head = file.read(16)
+        got = f"one that begins with {head!r}" if head else "an empty one"
+        raise ImageError(
+            f"{path}: expected a picture file (JPEG, PNG, WebP, …), got {got}: convert it, or leave it out"
+        ) from error
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise ImageError(f"{path}: {_unreadable(error)}") from error
+
+
+def _unreadable(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"expected a picture of a sane size, got {error}: make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+    return f"expected a whole picture, got one that is broken off or corrupt ({error}): copy or download it again"
+
+
+def _upright_8_bit(picture: Image.Image) -> Image.Image:
+    """Gives a picture of its own, upright, in the nearest of the modes L, LA, RGB, RGBA."""
+    _large_enough(picture)
+    if picture.mode == "F":
+        raise ImageError("expected a picture of 8 or 16 bits, got floats (mode F): scale it to 0…255, mode L")
+    try:
+        picture.load()
+        upright = _upright(picture)
+        if upright.mode.startswith("I"):
+            return _from_16_bit(upright)
+        if upright.mode in ("RGBA", "LA"):
+            return upright
+        grey = upright.mode in ("1", "L", "La")
+        converted = upright.convert(("L" if grey else "RGB") + "A" * upright.has_transparency_data)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(_unreadable(error)) from error
+    if upright.mode == "CMYK":
+        converted.info.pop("icc_profile", None)  # it describes inks
+    return converted
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # EXIF that cannot be read says nothing, and the pixels may be sound
+        return picture.copy()
+
+
+def _from_16_bit(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"expected grey values of 16 bits, 0 to 65535, got {values.min()} to {values.max()}:"
+            " scale it to 0…255, mode L"
+        )
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _large_enough(picture: Image.Image) -> Image.Image:
+    _check_side(*picture.size)
+    return picture
+
+
+def _check_side(width: int, height: int) -> None:
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"expected a picture of at least {MIN_SIDE}×{MIN_SIDE} pixels, got {width}×{height} (width × height):"
+            " give a larger one"
+        )

@@ -1,0 +1,73 @@
+"""What an image is encoded to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from csvae_hub.errors import unknown_attribute
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The code of a batch: z (B, z_dim), w (B, k, w_dim), y (B, k) in [0, 1], and the attributes' names in order."""
+
+    z: Tensor
+    w: Tensor
+    y: Tensor
+    attributes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def __getitem__(self, index: int | slice | Tensor) -> Latents:
+        """A part of the batch, as a batch."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"latents of {len(self)} images have no index {index}")
+            index = slice(index, index + 1 or None)
+        return Latents(self.z[index], self.w[index], self.y[index], self.attributes)
+
+    def index(self, name: str) -> int:
+        """The position of an attribute.
+
+        Raises:
+            UnknownAttributeError: the name is none of `attributes`.
+        """
+        if name not in self.attributes:
+            raise unknown_attribute(name, self.attributes)
+        return self.attributes.index(name)
+
+    def replace(self, name: str, value: Tensor) -> Latents:
+        """The same latents with w_i of one attribute replaced; z and every other subspace stay equal to the bit.
+
+        Args:
+            name: the attribute.
+            value: (w_dim,) for all, or (B, w_dim).
+
+        Raises:
+            UnknownAttributeError: the name is none of `attributes`.
+            ValueError: the value has another shape.
+        """
+        i = self.index(name)
+        batch, _, w_dim = self.w.shape
+        if tuple(value.shape) not in ((w_dim,), (batch, w_dim)):
+            raise ValueError(
+                f"value for {name!r}: expected shape ({w_dim},) or ({batch}, {w_dim}), got {tuple(value.shape)}"
+            )
+        w = self.w.clone()
+        w[:, i] = value.to(w)
+        return replace(self, w=w)
+
+    def to(self, device: torch.device | str) -> Latents:
+        """The same latents on another device."""
+        return replace(self, z=self.z.to(device), w=self.w.to(device), y=self.y.to(device))
+
+    @staticmethod
+    def cat(parts: Sequence[Latents]) -> Latents:
+        """Joins batches of one model along the batch."""
+        z, w, y = (torch.cat([getattr(p, name) for p in parts]) for name in ("z", "w", "y"))
+        return Latents(z, w, y, parts[0].attributes)

@@ -1,0 +1,8 @@
+"""Training: one loop, its checkpoints and its recipes."""
+
+from __future__ import annotations
+
+from csvae_hub.training.recipes import Recipe, list_recipes, load_recipe, train
+from csvae_hub.training.trainer import Trainer, TrainerConfig
+
+__all__ = ["Recipe", "Trainer", "TrainerConfig", "list_recipes", "load_recipe", "train"]

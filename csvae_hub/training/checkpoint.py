@@ -1,0 +1,118 @@
+"""Checkpoints without pickle: one safetensors file and one JSON file in a folder that appears all at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+TENSORS = "tensors.safetensors"
+PROGRESS = "progress.json"
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(
+    folder: Path, batches: int, tensors: dict[str, Tensor], progress: dict[str, Any], keep: int
+) -> Path:
+    """Writes `folder/batch-<batches>` and removes all but the newest `keep` checkpoints.
+
+    The checkpoint is written under a temporary name and renamed when it is on the disk, so that a process killed at
+    any moment leaves whole checkpoints only. `progress` is plain JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(".writing-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    writing = folder / f".writing-{os.getpid()}"
+    writing.mkdir()
+    # a copy each: safetensors refuses tensors that share memory, and channels-last ones
+    copies = {key: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for key, t in tensors.items()}
+    save_file(copies, writing / TENSORS, metadata={"format": "pt"})
+    content = {"format_version": FORMAT_VERSION, "batches": batches, **progress}
+    (writing / PROGRESS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for name in (TENSORS, PROGRESS):
+        _to_disk(writing / name)
+    target = folder / f"batch-{batches:09d}"
+    if target.exists():
+        shutil.rmtree(target)
+    writing.rename(target)
+    _to_disk(folder)
+    for old in list_checkpoints(folder)[max(1, keep) :]:
+        shutil.rmtree(old)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in `folder`, newest first."""
+    return sorted(folder.glob("batch-*"), reverse=True)
+
+
+def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and progress of the newest checkpoint that can be read whole; None where there is none.
+
+    A damaged checkpoint is warned of by name and passed over.
+    """
+    for path in list_checkpoints(folder):
+        try:
+            progress = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
+            if progress["format_version"] > FORMAT_VERSION:
+                raise ValueError(f"format_version {progress['format_version']}, this version reads {FORMAT_VERSION}")
+            return load_file(path / TENSORS), progress
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            warnings.warn(f"checkpoint {path} can't be read ({error}): trying the one before it", stacklevel=2)
+    return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """The state of an optimiser as flat tensors named `<prefix>.<parameter's number>.<name>`."""
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {f"{prefix}.{i}.{name}": value for i, values in state.items() for name, value in values.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` gave; learning rates and other options stay as they are."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix + "."):
+            number, name = key[len(prefix) + 1 :].split(".", 1)
+            state.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == parameter.shape:  # in the parameter's memory format, as the optimiser made it
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def module_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """Parameters and persistent buffers, named `<prefix>.<key>`."""
+    return {f"{prefix}.{key}": value for key, value in module.state_dict().items()}
+
+
+def load_module_tensors(module: nn.Module, prefix: str, tensors: dict[str, Tensor]) -> None:
+    """Puts back what `module_tensors` gave, in place; a buffer takes the saved size, since a queue grows.
+
+    Raises:
+        RuntimeError: keys or the shapes of parameters differ.
+    """
+    start = len(prefix) + 1
+    state = {key[start:]: value for key, value in tensors.items() if key.startswith(prefix + ".")}
+    for key, buffer in module.named_buffers():
+        if key in state and buffer.shape != state[key].shape:
+            buffer.resize_(state[key].shape)
+    module.load_state_dict(state)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

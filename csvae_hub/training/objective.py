@@ -1,0 +1,206 @@
+r"""What training minimises: METHOD's two objectives, and the options beyond the paper, each off by default.
+
+min over θ, φ, γ :  β1·reconstruction + β2·kl_w + β3·kl_z + β4·negative_entropy
+min over δ       :  β5·adversary
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from csvae_hub import losses
+from csvae_hub.config import check
+from csvae_hub.models.csvae import CSVAE, CSVAEOutput
+from csvae_hub.models.latents import Latents
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The weights β1 … β5 of the paper's terms (toy setting: 20, 1, 0.2, 1000, 100), and what is ours beside them.
+
+    classifier: weight of the cross entropy of q(y | x), which takes no part in the bound.
+    adversary_steps: steps of the adversary on every batch; 1 is the paper's.
+    adversary_memory: how many batches of latents, the newest included, these steps draw from; 1 is the paper's.
+    adversary_mean: the adversary reads E[z | x], as a fresh probe does, instead of a sample of q(z | x).
+    balanced: both classes of an attribute count alike in the adversary's loss.
+    consistency: weight of the guide's cross entropy on pictures edited in training; 0 needs no guide. The guide is a
+        frozen classifier that never saw the model.
+    others: weight, relative to `consistency`, of the guide's divergence on the attributes that were not edited.
+    edited_share: share of each batch that is edited for the guide: half saves a fifth of the time.
+    sampled_edits: share of the edits in training whose point is drawn from p(w_i | y_i); the rest take its mean.
+    """
+
+    reconstruction: float = 1.0
+    kl_w: float = 1.0
+    kl_z: float = 1.0
+    negative_entropy: float = 1.0
+    adversary: float = 1.0
+    classifier: float = 1.0
+    adversary_steps: int = 1
+    adversary_memory: int = 1
+    adversary_mean: bool = False
+    balanced: bool = False
+    consistency: float = 0.0
+    others: float = 1.0
+    edited_share: float = 1.0
+    sampled_edits: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in (*WEIGHTS, "adversary"):
+            value = getattr(self, name, 0.0)
+            check(0 <= value < float("inf"), f"objective.{name}", "a number of 0 or more", value)
+        for name in ("adversary_steps", "adversary_memory"):
+            check(1 <= getattr(self, name) <= 1000, f"objective.{name}", "1 to 1000", getattr(self, name))
+        check(0 < self.edited_share <= 1, "objective.edited_share", "a share above 0, at most 1", self.edited_share)
+        check(0 <= self.sampled_edits <= 1, "objective.sampled_edits", "a share from 0 to 1", self.sampled_edits)
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the generative terms' means: the one place where weights are applied."""
+        parts = [getattr(self, name) * term.mean() for name, term in terms.items() if name != "others"]
+        if "others" in terms:
+            parts.append(self.consistency * self.others * terms["others"].mean())
+        return torch.stack(parts).sum()
+
+
+WEIGHTS = ("reconstruction", "kl_w", "kl_z", "negative_entropy", "classifier", "consistency", "others")
+
+
+class Objective(nn.Module):
+    """The losses of a `CSVAE` for a trainer that alternates its two steps on every batch.
+
+    Args:
+        model: what is trained.
+        config: the weights and options.
+        guide: images (B, C, H, W) to logits (B, k); frozen here; needed where `config.consistency` is not 0.
+        share: (k,), the share of the training examples that have each attribute, for `config.balanced`.
+
+    Raises:
+        ConfigError: a consistency term without a guide, or for vectors.
+    """
+
+    share: Tensor
+    memory_z: Tensor
+    memory_y: Tensor
+
+    def __init__(
+        self,
+        model: CSVAE,
+        config: ObjectiveConfig,
+        guide: nn.Module | None = None,
+        share: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        check(
+            guide is not None or not config.consistency,
+            "objective.consistency",
+            "0 where there is no guide",
+            config.consistency,
+        )
+        takes_edits = not config.consistency or model.config.is_image
+        check(takes_edits, "objective.consistency", "0 for a model of vectors", config.consistency)
+        self.model, self.config = model, config
+        self.guide = None if guide is None else guide.requires_grad_(False).eval()
+        k = len(model.attributes)
+        self.register_buffer("share", torch.full((k,), 0.5) if share is None else share.float().clamp(0.01, 0.99))
+        self.register_buffer("memory_z", torch.zeros(0, model.config.z_dim))
+        self.register_buffer("memory_y", torch.zeros(0, k))
+        self._newest = 0
+
+    @property
+    def adversary_steps(self) -> int:
+        """Adversary steps on every batch."""
+        return self.config.adversary_steps
+
+    def adversary_parameters(self) -> list[nn.Parameter]:
+        """δ."""
+        return list(self.model.adversary_net.parameters())
+
+    def generative_parameters(self) -> list[nn.Parameter]:
+        """θ, φ, γ and the attribute classifier's."""
+        adversary = {id(p) for p in self.adversary_parameters()}
+        return [p for p in self.model.parameters() if p.requires_grad and id(p) not in adversary]
+
+    def train(self, mode: bool = True) -> Objective:
+        """As for any module, but the guide stays in eval mode."""
+        super().train(mode)
+        if self.guide is not None:
+            self.guide.eval()
+        return self
+
+    def generative_step(self, images: Tensor, attributes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of θ, φ, γ on images (B, *shape) and attributes (B, k), and its terms' means in nats per example."""
+        config, model = self.config, self.model
+        model.adversary_net.eval()  # its running moments are the adversary's own business
+        out = model(images, attributes)
+        seen = out.q_z.mean if config.adversary_mean else out.z
+        terms = {
+            "reconstruction": losses.reconstruction(out.p_x, images),
+            "kl_w": losses.kl_w(out.q_w, out.p_w),
+            "kl_z": losses.kl_z(out.q_z, model.prior_z()),
+            "negative_entropy": losses.negative_entropy(_untrained(model.adversary_net, seen)),
+            "classifier": losses.classification(out.attribute_logits, attributes),
+        }
+        if self.guide is not None and config.consistency:
+            terms["consistency"], terms["others"] = self._edited(self.guide, images, out)
+        self._remember(seen.detach(), attributes)
+        means = {name: term.detach().mean() for name, term in terms.items()}
+        return config.total(terms), means
+
+    def adversary_step(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of δ on the latents of the last generative step.
+
+        With a memory: on half a batch of the newest latents and 1.5 batches of any.
+        """
+        self.model.adversary_net.train()
+        z, y, newest = self.memory_z, self.memory_y, self._newest
+        if len(z) > newest:
+            fresh = torch.randperm(newest, device=z.device)[: newest // 2]
+            any_time = torch.randint(len(z), (newest + newest // 2,), device=z.device)
+            chosen = torch.cat([fresh, any_time])
+            z, y = z[chosen], y[chosen]
+        term = losses.adversary(self.model.adversary_net(z), y, self.share if self.config.balanced else None).mean()
+        return self.config.adversary * term, {"adversary": term.detach()}
+
+    def _remember(self, z: Tensor, y: Tensor) -> None:
+        kept = (self.config.adversary_memory - 1) * len(z)
+        self.memory_z = torch.cat([z, self.memory_z[:kept]])
+        self.memory_y = torch.cat([y, self.memory_y[:kept]])
+        self._newest = len(z)
+
+    def _edited(self, guide: nn.Module, images: Tensor, out: CSVAEOutput) -> tuple[Tensor, Tensor]:
+        """Changes one attribute of each picture, drawn at random, and asks the guide: `losses.consistency`."""
+        model, k, device = self.model, out.y.shape[1], out.y.device
+        batch = max(1, round(self.config.edited_share * len(images)))
+        rows, which = torch.arange(batch, device=device), torch.randint(k, (batch,), device=device)
+        wished = out.y[:batch].clone()
+        wished[rows, which] = 1 - wished[rows, which]
+        prior = model.prior_w(wished)
+        sampled = torch.rand(batch, 1, device=device) < self.config.sampled_edits
+        w = out.w[:batch].clone()
+        w[rows, which] = torch.where(sampled, prior.sample()[rows, which], prior.mean[rows, which])
+        pictures = disturbed(model.decode_tensor(Latents(out.z[:batch], w, wished, model.attributes)))
+        with torch.no_grad():
+            before = guide(images[:batch]).float()
+        return losses.consistency(guide(pictures).float(), before, wished, which)
+
+
+def disturbed(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) moved by up to 2 pixels, half of the batches at half resolution, with noise of 0.02.
+
+    The guide sees edited pictures like this, so that no fine pattern that only this guide reads pays.
+    """
+    moves = torch.randint(-2, 3, (2,)).tolist()
+    if torch.rand(()) < 0.5:
+        images = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")
+    images = images.roll(moves, (2, 3))
+    return (images + 0.02 * torch.randn_like(images)).clamp(0, 1)
+
+
+def _untrained(net: nn.Module, x: Tensor) -> Tensor:
+    """The answer of a network to x whose gradient reaches x alone."""
+    return functional_call(net, {name: p.detach() for name, p in net.named_parameters()}, x)

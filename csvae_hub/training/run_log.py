@@ -1,0 +1,171 @@
+"""What a training run shows while it runs: a progress line, log.jsonl, TensorBoard, grids of edited pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import torch
+from torch import Tensor
+
+from csvae_hub.errors import require
+from csvae_hub.hub import replacing
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from csvae_hub.data import AttributeData
+
+
+class Means:
+    """Means of named scalars over batches; they stay on their device until they are taken."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, terms: Mapping[str, Tensor]) -> None:
+        """Takes in the scalars of one batch."""
+        for name, value in terms.items():
+            value = value.detach().float()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def take(self, batch: int) -> dict[str, float]:
+        """Gives the means since the last time; `batch` is for the error's words.
+
+        Raises:
+            FloatingPointError: one isn't finite.
+        """
+        means = {name: value.item() / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        broken = [f"{name} = {value}" for name, value in means.items() if not math.isfinite(value)]
+        if broken:
+            raise FloatingPointError(
+                f"{', '.join(broken)} by batch {batch}: expected finite losses; "
+                "lower the learning rate or set gradient_clip, and resume from the last checkpoint"
+            )
+        return means
+
+
+class RunLog:
+    """Writes numbers to `folder/log.jsonl` and `folder/logs` (TensorBoard) and a line to stderr.
+
+    On a terminal the line is rewritten in place; elsewhere each is a line of its own. Without a folder only the line
+    is written; `quiet` leaves that out too.
+
+    Raises:
+        MissingExtraError: a folder is given and tensorboard isn't installed.
+    """
+
+    def __init__(self, folder: Path | None, last_batch: int, quiet: bool = False) -> None:
+        self.folder, self.last_batch, self.quiet = folder, last_batch, quiet
+        self.file: TextIO | None = None
+        self.writer: SummaryWriter | None = None
+        if folder is not None:
+            require("tensorboard", "train")
+
+    def start(self, first_batch: int) -> None:
+        """Opens the files of a run that starts after `first_batch` batches; later entries are removed."""
+        self.started = self.last_time = time.monotonic()
+        self.first_batch = self.last_batch_logged = first_batch
+        if self.folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _cut_log(self.folder / "log.jsonl", first_batch)
+            self.file = (self.folder / "log.jsonl").open("a", encoding="utf-8")
+            self.writer = SummaryWriter(str(self.folder / "logs"), purge_step=first_batch + 1)
+
+    def write(self, kind: str, batch: int, epoch: int, batch_size: int, values: dict[str, float]) -> None:
+        """One entry after `batch` batches: `values` in nats per example, or as they are named.
+
+        Images per second are counted since the entry before; a "batch" entry also renews the line on stderr.
+        """
+        now = time.monotonic()
+        entry: dict[str, Any] = {"kind": kind, "batch": batch, "epoch": epoch, **values}
+        if kind == "batch":
+            images = (batch - self.last_batch_logged) * batch_size
+            entry["images_per_second"] = round(images / max(now - self.last_time, 1e-9), 1)
+            self.last_time, self.last_batch_logged = now, batch
+        if self.file is not None:
+            self.file.write(json.dumps(entry) + "\n")
+            self.file.flush()
+        if self.writer is not None:
+            for name, value in entry.items():
+                if name not in ("kind", "batch"):
+                    self.writer.add_scalar(f"{kind}/{name}", value, batch)
+        self._line(kind, batch, entry)
+
+    def _line(self, kind: str, batch: int, entry: dict[str, Any]) -> None:
+        if self.quiet:
+            return
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k not in ("kind", "batch", "epoch"))
+        left = (time.monotonic() - self.started) / max(1, batch - self.first_batch) * (self.last_batch - batch)
+        text = f"epoch {entry['epoch']}  batch {batch}/{self.last_batch}  {_clock(left)} left  {shown}"
+        if sys.stderr.isatty():
+            text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line can't be rewritten
+            sys.stderr.write(f"\r\x1b[2K{text}" + ("\n" if kind == "epoch" else ""))
+        else:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        if self.file is not None:
+            self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+
+
+def _cut_log(path: Path, batch: int) -> None:
+    """Removes the entries after `batch` batches, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["batch"] <= batch:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
+
+
+@torch.no_grad()
+def attribute_grid(model: Any, images: Tensor) -> Tensor:
+    """Pictures (B, C, S, S) in [0, 1] to (B·(k + 2), C, S, S): original, reconstruction, each attribute switched.
+
+    `model` is in eval mode; attributes are inferred, as they are for a user's photo.
+    """
+    latents = model.encode(images)
+    present = latents.y > 0.5
+    columns = [images, model.decode(latents)]
+    for i, name in enumerate(model.attributes):
+        switched_on, switched_off = (model.decode(model.edit(latents, {name: value})) for value in (True, False))
+        columns.append(torch.where(present[:, i, None, None, None], switched_off, switched_on))
+    return torch.stack([column.float().cpu() for column in columns], 1).flatten(0, 1).clamp(0, 1)
+
+
+def write_grid(model: Any, data: AttributeData, path: Path, rows: int = 8) -> None:
+    """Writes the `attribute_grid` of `rows` pictures, spread evenly over `data`, as a PNG file."""
+    from csvae_hub.images import grid
+
+    indices = torch.linspace(0, len(data) - 1, min(rows, len(data))).long()
+    images = data.batch(indices)[0].to(model.device)
+    picture = grid(attribute_grid(model, images), columns=len(model.attributes) + 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        picture.save(temporary, "PNG")

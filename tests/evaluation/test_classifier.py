@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from csvae_hub.data.base import AttributeData
+from csvae_hub.errors import WeightsError, WeightsMismatchError
+from csvae_hub.evaluation.classifier import (
+    AttributeClassifier,
+    classifier_metrics,
+    masked_cross_entropy,
+    train_classifier,
+)
+
+
+def test_learns_what_can_be_seen(judge, make_halves):
+    metrics = classifier_metrics(judge, make_halves(200, 1))
+    assert list(metrics) == ["Left", "Right"]
+    assert min(entry["accuracy"] for entry in metrics.values()) > 0.97
+    assert min(entry["auc"] for entry in metrics.values()) > 0.99
+
+
+def test_augmented_training_improves_epoch_by_epoch(make_halves):
+    data = make_halves(128, 0)
+    data = AttributeData(data.images, data.labels[:, :1], ["Light"])
+    data.images[:] = np.where(data.labels[:, :, None, None] == 1, 200, 50)  # flips and shifts leave it
+    losses = []
+    train_classifier(data, epochs=3, width=4, batch_size=16, report=lambda epoch, loss: losses.append((epoch, loss)))
+    assert [epoch for epoch, _ in losses] == [1, 2, 3]
+    assert losses[2][1] < losses[0][1] / 2
+
+
+def test_same_seed_same_weights_and_the_callers_random_state_is_kept(make_halves):
+    data, before = make_halves(64, 0), torch.get_rng_state()
+    first, second, other = (train_classifier(data, epochs=1, width=2, seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    images = data.batch(range(8))[0]
+    assert torch.equal(first(images), second(images))
+    assert not torch.equal(first(images), other(images))
+
+
+def test_bfloat16_training_gives_float32_weights(make_halves):
+    classifier = train_classifier(make_halves(32, 0), epochs=1, width=2, precision="bfloat16")
+    assert {p.dtype for p in classifier.parameters()} == {torch.float32}
+
+
+def test_a_missing_label_gives_no_gradient():
+    logits = torch.zeros(2, 2, requires_grad=True)
+    masked_cross_entropy(logits, torch.tensor([[1.0, torch.nan], [torch.nan, 0.0]])).backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[-0.25, 0.0], [0.0, 0.25]]
+    assert masked_cross_entropy(logits, torch.full((2, 2), torch.nan)) == 0
+
+
+def test_metrics_of_missing_labels_are_none(judge, make_halves):
+    data = make_halves(20, 1)
+    labels = data.labels.copy()
+    labels[:, 0], labels[:, 1] = np.nan, 1
+    metrics = classifier_metrics(judge, AttributeData(data.images, labels, data.attributes))
+    assert metrics["Left"] == {"accuracy": None, "auc": None}
+    assert metrics["Right"]["auc"] is None
+    assert metrics["Right"]["accuracy"] is not None
+
+
+@pytest.mark.parametrize("size", [16, 64, 128])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_every_parameter_is_trained_at_every_size(size, depth):
+    classifier = AttributeClassifier(["A", "B", "C"], width=2, depth=depth)
+    logits = classifier(torch.rand(2, 3, size, size))
+    logits.square().sum().backward()
+    assert logits.shape == (2, 3)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in classifier.parameters())
+
+
+def test_probabilities_keep_the_mode_and_do_not_depend_on_the_batch(judge, make_halves):
+    images = make_halves(10, 2).batch(range(10))[0]
+    judge.train()
+    whole, parts = judge.probabilities(images), judge.probabilities(images, batch_size=3)
+    assert judge.training
+    judge.eval()
+    assert torch.allclose(whole, parts, atol=1e-5)
+    assert torch.allclose(whole, judge(images).sigmoid(), atol=1e-5)
+    assert not whole.requires_grad
+
+
+def test_saved_and_loaded_agree_to_the_bit(judge, make_halves, tmp_path):
+    data = make_halves(8, 1)
+    judge.metrics = classifier_metrics(judge, data)
+    judge.save(tmp_path / "judge")
+    loaded = AttributeClassifier.load(tmp_path / "judge")
+    images = data.batch(range(8))[0]
+    assert not loaded.training
+    assert (loaded.attributes, loaded.metrics) == (judge.attributes, judge.metrics)
+    assert torch.equal(loaded(images), judge(images))
+
+
+def test_load_refuses_other_weights(judge, tmp_path):
+    with pytest.raises(WeightsError):
+        AttributeClassifier.load(tmp_path)
+    judge.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model": "csvae"}))
+    with pytest.raises(
+        WeightsMismatchError, match="expected the weights of an attribute-classifier, got model 'csvae'"
+    ):
+        AttributeClassifier.load(tmp_path)
+    for wrong in ({"width": 5}, {"width": "wide"}, {"attributes": []}):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **wrong}))
+        with pytest.raises(WeightsMismatchError, match="don't make an attribute-classifier"):
+            AttributeClassifier.load(tmp_path)
+
+
+def test_wrong_input_is_named(judge, make_halves):
+    with pytest.raises(ValueError, match=r"expected images of shape \(B, 3, S, S\), got \(2, 1, 16, 16\)"):
+        judge(torch.rand(2, 1, 16, 16))
+    with pytest.raises(ValueError, match="expected at least one attribute, got none"):
+        AttributeClassifier([])
+    with pytest.raises(ValueError, match="expected width, depth and channels ≥ 1, got 0, 1, 3"):
+        AttributeClassifier(["A"], width=0)
+    with pytest.raises(ValueError, match="precision: expected 'float32' or 'bfloat16', got 'half'"):
+        train_classifier(make_halves(4, 0), precision="half")
+    with pytest.raises(ValueError, match=r"data: expected pictures \(N, C, S, S\) with N ≥ 1"):
+        train_classifier(make_halves(4, 0).subset([]))
+    vectors = AttributeData(np.zeros((4, 3), np.float32), np.zeros((4, 1), np.float32), ["Above"])
+    with pytest.raises(ValueError, match=r"data: expected pictures .* got \(4, 3\)"):
+        train_classifier(vectors)

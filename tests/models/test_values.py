@@ -1,0 +1,166 @@
+"""What an attribute can be set to, and that an edit touches its own subspace only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from csvae_hub.config import AttributePrior
+from csvae_hub.errors import ImageError
+from csvae_hub.models import Latents
+
+NAMES = ("Smiling", "Hat", "Young")
+
+
+def inputs(model, n=4):
+    return torch.rand(n, *model.config.shape)
+
+
+def generator():
+    return torch.Generator().manual_seed(7)
+
+
+VALUES = {
+    "True": True,
+    "False": False,
+    "float": 0.7,
+    "beyond": 1.5,
+    "int": 2,
+    "numpy number": np.float32(0.7),
+    "0-d tensor": torch.tensor(0.7),
+    "list of coordinates": [0.5, -2],
+    "tuple of coordinates": (0.5, -2.0),
+    "tensor of coordinates": torch.tensor([0.5, -2.0]),
+    "coordinates for each": torch.tensor([[0.5, -2.0]] * 4),
+    "sample": "sample",
+    "transfer from each": "latents",
+    "transfer from one": "one",
+    "transfer from an image": "image",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", list(VALUES))
+def test_an_edit_leaves_z_and_every_other_subspace_equal_to_the_bit(model, name, kind):
+    latents, others = model.encode(inputs(model)), model.encode(inputs(model))
+    value = VALUES[kind]
+    if isinstance(value, str) and value != "sample":
+        value = {"latents": others, "one": others[0], "image": inputs(model, 1)}[value]
+    before = latents.w.clone()
+    edited = model.set_attribute(latents, name, value, generator=generator())
+    i = NAMES.index(name)
+    rest = [j for j in range(3) if j != i]
+    assert isinstance(edited, Latents)
+    assert torch.equal(edited.z, latents.z)
+    assert torch.equal(edited.w[:, rest], latents.w[:, rest])
+    assert not torch.equal(edited.w[:, i], before[:, i])
+    assert edited.w.isfinite().all()
+    assert torch.equal(latents.w, before)
+
+
+@pytest.mark.parametrize("value", [True, False, 0.0, 1.0, 0.25, -0.5, 2.0, np.float32(0.25), torch.tensor(1.0)])
+def test_a_number_is_a_point_on_the_line_through_the_class_means(model, value):
+    latents = model.encode(inputs(model))
+    absent, present = (model.prior_w(torch.full((1, 3), y)).mean[0, 1] for y in (0.0, 1.0))
+    point = model.set_attribute(latents, "Hat", value).w[:, 1]
+    torch.testing.assert_close(point, (absent + float(value) * (present - absent)).expand(4, 2))
+
+
+@pytest.mark.parametrize("value", [[0.5, -2], (0.5, -2.0), torch.tensor([0.5, -2.0]), torch.tensor([[0.5, -2.0]] * 4)])
+def test_coordinates_are_taken_as_they_are(model, value):
+    edited = model.set_attribute(model.encode(inputs(model)), "Hat", value)
+    assert torch.equal(edited.w[:, 1], torch.tensor([0.5, -2.0]).expand(4, 2))
+
+
+def test_one_attribute_s_own_prior_says_where_its_classes_are(new_model):
+    model = new_model(priors={"Hat": AttributePrior(absent_loc=-7.0, present_loc=7.0)})
+    latents = model.encode(inputs(model))
+    assert (model.set_attribute(latents, "Hat", False).w[:, 1] < -6).all()
+    assert (model.set_attribute(latents, "Hat", True).w[:, 1] > 6).all()
+
+
+def test_a_sample_is_drawn_from_the_class_that_has_the_attribute(model):
+    latents = model.encode(inputs(model, 1))
+    many = Latents.cat([latents] * 4000)
+    drawn = model.set_attribute(many, "Hat", "sample", generator=generator()).w[:, 1]
+    p_w = model.prior_w(torch.ones(1, 3))
+    torch.testing.assert_close(drawn.mean(0), p_w.mean[0, 1], rtol=0, atol=0.1)
+    torch.testing.assert_close(drawn.std(0), p_w.stddev[0, 1], rtol=0.05, atol=0)
+
+
+def test_a_sample_is_the_same_again_by_its_generator(image_model):
+    latents = image_model.encode(inputs(image_model))
+    first, second = (image_model.set_attribute(latents, "Hat", "sample", generator=generator()) for _ in range(2))
+    assert torch.equal(first.w, second.w)
+    assert not torch.equal(image_model.set_attribute(latents, "Hat", "sample").w, first.w)
+
+
+def test_transfer_takes_the_other_s_subspace(model):
+    latents, x = model.encode(inputs(model)), inputs(model)
+    others = model.encode(x)
+    assert torch.equal(model.set_attribute(latents, "Hat", others).w[:, 1], others.w[:, 1])
+    assert torch.equal(model.set_attribute(latents, "Hat", others[2]).w[:, 1], others.w[2, 1].expand(4, 2))
+    transferred = model.set_attribute(latents, "Hat", x[2:3] if x.ndim == 2 else x[2])
+    torch.testing.assert_close(transferred.w[:, 1], others.w[2, 1].expand(4, 2))
+
+
+def test_transfer_goes_by_the_attribute_s_name_whatever_its_place(image_model):
+    latents = image_model.encode(inputs(image_model))
+    foreign = Latents(latents.z, torch.randn(4, 2, 2), torch.zeros(4, 2), ("Hat", "Moustache"))
+    assert torch.equal(image_model.set_attribute(latents, "Hat", foreign).w[:, 1], foreign.w[:, 0])
+
+
+def test_transfer_from_any_kind_of_image(image_model, tmp_path):
+    array = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(array).save(tmp_path / "hat.png")
+    x = inputs(image_model)
+    expected = image_model.set_attribute(x, "Hat", image_model.encode(array))
+    for value in (array, Image.fromarray(array), tmp_path / "hat.png", str(tmp_path / "hat.png")):
+        assert torch.equal(image_model.set_attribute(x, "Hat", value), expected)
+
+
+def test_several_attributes_are_several_edits(model):
+    latents = model.encode(inputs(model))
+    at_once = model.edit(latents, {"Hat": True, "Young": 0.3})
+    one_by_one = model.set_attribute(model.set_attribute(latents, "Young", 0.3), "Hat", True)
+    assert torch.equal(at_once.w, one_by_one.w)
+    assert torch.equal(model.edit(latents, {}).w, latents.w)
+
+
+def test_pixels_change_with_the_attribute(image_model):
+    x = inputs(image_model)
+    assert not torch.equal(image_model.set_attribute(x, "Hat", True), image_model.set_attribute(x, "Hat", False))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1.0], r"value for 'Hat': expected 2 coordinates, got 1: \[1.0\]"),
+        ([], r"value for 'Hat': expected 2 coordinates, got 0: \[\]"),
+        (
+            None,
+            "value for 'Hat': expected True, False, a number, 2 coordinates, an image, Latents or 'sample', got None",
+        ),
+        ({"x": 1}, "value for 'Hat': expected True, False, a number"),
+        (float("nan"), "value for 'Hat': expected finite numbers, got nan"),
+        ([float("inf"), 0.0], r"value for 'Hat': expected finite numbers, got \[inf, 0.0\]"),
+        (torch.zeros(3, 2), r"value for 'Hat': expected shape \(2,\) or \(4, 2\), got \(3, 2\)"),
+    ],
+)
+def test_a_value_that_means_nothing_is_refused(image_model, value, text):
+    with pytest.raises(ValueError, match=f"^{text}"):
+        image_model.set_attribute(inputs(image_model), "Hat", value)
+
+
+def test_latents_of_another_number_are_refused(image_model):
+    latents = image_model.encode(inputs(image_model, 3))
+    text = "^value for 'Hat': expected the latents of one image or of as many as are edited, got 3$"
+    with pytest.raises(ValueError, match=text):
+        image_model.set_attribute(inputs(image_model), "Hat", latents)
+
+
+def test_a_path_that_is_not_there_is_named(image_model):
+    with pytest.raises(ImageError, match=r"absent\.png"):
+        image_model.set_attribute(inputs(image_model), "Hat", "absent.png")

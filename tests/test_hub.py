@@ -1,0 +1,239 @@
+import json
+import os
+
+import pytest
+import torch
+
+from csvae_hub import hub
+from csvae_hub.errors import (
+    CorruptWeightsError,
+    MissingWeightsError,
+    UnknownModelError,
+    WeightsError,
+    WeightsVersionError,
+)
+
+CONFIG = {"model": "csvae", "attributes": ["Smiling", "Über"]}
+
+
+def some_state():
+    torch.manual_seed(0)
+    return {
+        "a.weight": torch.randn(8, 3, 3, 3).to(memory_format=torch.channels_last),
+        "a.half": torch.randn(5).half(),
+        "a.steps": torch.tensor(7),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    hub.save_weights(tmp_path / "model", CONFIG, some_state(), {"preprocessor.json": {"size": 64}})
+    return tmp_path / "model"
+
+
+def rewrite_config(folder, **changes):
+    config = {**json.loads((folder / "config.json").read_text("utf-8")), **changes}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_what_is_saved_is_loaded_to_the_bit(folder):
+    config, state = hub.load_weights(folder)
+    assert config == {"format_version": 1, **CONFIG}
+    assert state.keys() == some_state().keys()
+    for name, tensor in some_state().items():
+        assert state[name].dtype == tensor.dtype
+        assert torch.equal(state[name], tensor)
+    assert hub.read_json(folder / "preprocessor.json") == {"size": 64}
+
+
+def test_a_folder_holds_these_files_and_nothing_temporary(folder):
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "preprocessor.json"]
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
+    assert (folder / "config.json").read_text("utf-8").startswith('{\n  "format_version": 1,')
+    readable = (folder / "config.json").stat().st_mode
+    assert (folder / "model.safetensors").stat().st_mode == readable
+
+
+def test_metadata_says_that_the_tensors_are_torch_s(folder):
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_tensors_that_share_memory_are_saved(tmp_path):
+    tied = torch.randn(4, 4)
+    hub.save_weights(tmp_path / "model", CONFIG, {"a": tied, "b": tied, "c": tied.T})
+    state = hub.load_weights(tmp_path / "model")[1]
+    assert torch.equal(state["a"], state["b"])
+    assert torch.equal(state["c"], tied.T)
+
+
+def test_saving_again_replaces_the_weights_and_keeps_other_files(folder):
+    (folder / "README.md").write_text("a card")
+    hub.save_weights(folder, CONFIG, {"b": torch.ones(1)})
+    assert hub.load_weights(folder)[1].keys() == {"b"}
+    assert (folder / "README.md").read_text() == "a card"
+
+
+def test_a_save_that_fails_leaves_the_old_weights(folder):
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(ValueError, match="JSON"):
+        hub.save_weights(folder, CONFIG, {"b": torch.ones(1)}, {"evaluation.json": {"mse": float("nan")}})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
+
+
+def test_saving_to_a_file_s_name_is_refused(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(WeightsError, match=r"taken is a file: expected the name of a folder"):
+        hub.save_weights(tmp_path / "taken", CONFIG, {})
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named_beside_what_is_there(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(MissingWeightsError) as caught:
+        hub.load_weights(folder)
+    assert str(caught.value).startswith(
+        f"no {name} in {folder}: expected a weights folder as save_pretrained writes it"
+    )
+    assert "preprocessor.json" in str(caught.value)
+
+
+def test_a_missing_folder_has_nothing(tmp_path):
+    with pytest.raises(MissingWeightsError, match="got nothing"):
+        hub.load_weights(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1])
+def test_truncated_weights(folder, kept):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    size = path.stat().st_size
+    with pytest.raises(CorruptWeightsError) as caught:
+        hub.load_weights(folder)
+    text = str(caught.value)
+    assert text.startswith(f"{path} is truncated or corrupt: expected a whole safetensors file, got {size} bytes")
+    assert text.endswith("Copy or download it again")
+
+
+def test_a_pickle_is_not_read(folder):
+    torch.save({"a": torch.ones(1)}, folder / "model.safetensors")
+    with pytest.raises(CorruptWeightsError, match="expected a whole safetensors file"):
+        hub.load_weights(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(tmp_path, value):
+    state = some_state()
+    state["a.half"][3] = value
+    hub.save_weights(tmp_path / "model", CONFIG, state)
+    with pytest.raises(CorruptWeightsError, match=r"holds NaN or infinity in 'a.half': expected finite numbers"):
+        hub.load_weights(tmp_path / "model")
+
+
+def test_the_other_tensors_with_nan_are_counted(tmp_path):
+    hub.save_weights(tmp_path / "model", CONFIG, {name: torch.tensor([torch.nan]) for name in "abc"})
+    with pytest.raises(CorruptWeightsError, match=r"in 'a' and 2 other tensors: expected"):
+        hub.load_weights(tmp_path / "model")
+
+
+def test_a_newer_format_asks_for_a_newer_library(folder):
+    rewrite_config(folder, format_version=2)
+    with pytest.raises(WeightsVersionError) as caught:
+        hub.load_weights(folder)
+    assert str(caught.value) == (
+        f"{folder / 'config.json'}: format_version 2 is newer than this library, which reads up to 1:"
+        " pip install --upgrade csvae-hub"
+    )
+
+
+@pytest.mark.parametrize("version", [None, "1", 0, True, 1.0])
+def test_a_format_version_that_is_none(folder, version):
+    rewrite_config(folder, format_version=version)
+    with pytest.raises(CorruptWeightsError, match=r"format_version: expected a whole number from 1 to 1, got"):
+        hub.load_weights(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"format_version": 1', "is no JSON"),
+        (b"\xff\xfe", "is no JSON"),
+        (b"[1]", r"expected a JSON object \{…\}, got list"),
+    ],
+)
+def test_a_config_that_is_no_json_object(folder, content, words):
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(CorruptWeightsError, match=words):
+        hub.load_weights(folder)
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "PACKAGED", tmp_path / "weights")
+    hub.save_weights(tmp_path / "weights" / "faces-64", CONFIG, {})
+    (tmp_path / "weights" / "not-a-model").mkdir()
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return tmp_path / "weights"
+
+
+def test_packaged_models_are_the_folders_with_a_config(packaged):
+    assert hub.list_packaged() == ["faces-64"]
+
+
+def test_without_packaged_models_the_list_is_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "PACKAGED", tmp_path / "absent")
+    assert hub.list_packaged() == []
+
+
+def test_a_name_is_a_folder_first_and_a_packaged_model_second(packaged):
+    assert hub.resolve("faces-64") == packaged / "faces-64"
+    (packaged.parent / "work" / "faces-64").mkdir()
+    assert hub.resolve("faces-64").absolute() == packaged.parent / "work" / "faces-64"
+
+
+def test_local_dir_asks_for_a_folder(packaged):
+    assert hub.resolve(f"local-dir:{packaged}") == packaged
+    with pytest.raises(UnknownModelError, match=r"^no such folder: faces-64\. Without 'local-dir:'"):
+        hub.resolve("local-dir:faces-64")
+
+
+def test_paths_are_taken_as_they_are(packaged):
+    assert hub.resolve(packaged) == packaged
+
+
+@pytest.mark.parametrize("name", ["Faces_64", "../weights/absent", "not-a-model"])
+def test_an_unknown_model_lists_what_there_is(packaged, name):
+    with pytest.raises(UnknownModelError) as caught:
+        hub.resolve(name)
+    text = str(caught.value)
+    assert text.startswith(f"unknown model {name!r}:")
+    assert text.endswith("expected an existing folder or a packaged model (faces-64)")
+    assert ("did you mean 'faces-64'?" in text) == (name == "Faces_64")
+
+
+def test_a_file_is_no_weights_folder(folder):
+    with pytest.raises(UnknownModelError, match=r"config\.json is a file: expected the folder that holds config\.json"):
+        hub.resolve(folder / "config.json")
+
+
+def test_json_is_utf_8_ends_in_a_newline_and_replaces(tmp_path):
+    path = tmp_path / "a.json"
+    hub.write_json(path, {"name": "old"})
+    hub.write_json(path, {"name": "Ünï"})
+    assert path.read_bytes() == '{\n  "name": "Ünï"\n}\n'.encode()
+    assert os.listdir(tmp_path) == ["a.json"]  # noqa: PTH208
+
+
+def test_an_error_while_replacing_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), hub.replacing(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,155 @@
+"""Checkpoints: whole or not there, and equal to the bit when read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from csvae_hub.training import checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_tensors_and_progress_come_back_as_they_were(tmp_path):
+    shared = torch.randn(4, 4)
+    tensors = {
+        "a": shared,
+        "the same memory": shared[:2],
+        "channels last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+        "scalar": torch.tensor(7),
+        "bytes": torch.get_rng_state(),
+        "empty": torch.zeros(0, 3),
+        "half": torch.randn(3).bfloat16(),
+    }
+    checkpoint.save_checkpoint(tmp_path, 12, tensors, {"elapsed": 0.1, "identity": {"x": None}}, keep=2)
+    loaded, progress = checkpoint.load_latest(tmp_path)
+    assert loaded.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert loaded[name].dtype == value.dtype
+        assert torch.equal(loaded[name], value), name
+    assert progress == {"format_version": 1, "batches": 12, "elapsed": 0.1, "identity": {"x": None}}
+
+
+def test_the_newest_are_kept(tmp_path):
+    for batches in (5, 10, 100, 1000):
+        checkpoint.save_checkpoint(tmp_path, batches, {"x": torch.tensor(batches)}, {}, keep=2)
+    assert names(tmp_path) == ["batch-000000100", "batch-000001000"]
+    assert checkpoint.load_latest(tmp_path)[0]["x"] == 1000
+
+
+def test_saving_the_same_batch_again_replaces_it(tmp_path):
+    for value in (1, 2):
+        checkpoint.save_checkpoint(tmp_path, 5, {"x": torch.tensor(value)}, {}, keep=2)
+    assert checkpoint.load_latest(tmp_path)[0]["x"] == 2
+
+
+def test_there_is_none_in_an_empty_folder_or_no_folder(tmp_path):
+    assert checkpoint.load_latest(tmp_path) is None
+    assert checkpoint.load_latest(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no tensors", "no progress", "no json", "newer"])
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, damage):
+    for batches in (1, 2):
+        checkpoint.save_checkpoint(tmp_path, batches, {"x": torch.full((100,), batches)}, {}, keep=2)
+    tensors, progress = (tmp_path / "batch-000000002" / name for name in ("tensors.safetensors", "progress.json"))
+    if damage == "truncated":
+        tensors.write_bytes(tensors.read_bytes()[:-100])
+    elif damage == "no tensors":
+        tensors.unlink()
+    elif damage == "no progress":
+        progress.unlink()
+    else:
+        progress.write_text("{" if damage == "no json" else '{"format_version": 99}')
+    with pytest.warns(UserWarning, match=r"batch-000000002 can't be read \(.+\): trying the one before it"):
+        found = checkpoint.load_latest(tmp_path)
+    assert found[1]["batches"] == 1
+
+
+def test_what_a_killed_writer_left_is_ignored_and_removed(tmp_path):
+    (tmp_path / ".writing-1").mkdir()
+    assert checkpoint.load_latest(tmp_path) is None
+    checkpoint.save_checkpoint(tmp_path, 1, {"x": torch.zeros(1)}, {}, keep=1)
+    assert names(tmp_path) == ["batch-000000001"]
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    newest = 0
+    for wait in (0.003, 0.013):
+        process = subprocess.Popen([sys.executable, __file__, str(tmp_path), str(newest)], env=environment)
+        try:
+            deadline = time.monotonic() + 60
+            while not any(int(path.name[6:]) > newest + 2 for path in tmp_path.glob("batch-*")):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            time.sleep(wait)
+        finally:
+            process.kill()
+            process.wait()
+        tensors, progress = checkpoint.load_latest(tmp_path)
+        assert progress["batches"] > newest
+        newest = progress["batches"]
+        assert (tensors["x"] == newest).all()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_an_optimiser_goes_on_as_if_it_had_not_stopped(tmp_path, channels_last):
+    def make():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 1))
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        return model, torch.optim.Adam(model.parameters(), 0.01)
+
+    def step(model, optimizer):
+        model(images).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    images = torch.randn(8, 3, 4, 4)
+    (model, optimizer), (other, other_optimizer) = make(), make()
+    for _ in range(3):
+        step(model, optimizer)
+    tensors = checkpoint.module_tensors(model, "model") | checkpoint.optimizer_tensors(optimizer, "adam")
+    checkpoint.save_checkpoint(tmp_path, 3, tensors, {}, keep=1)
+    loaded, _ = checkpoint.load_latest(tmp_path)
+    checkpoint.load_module_tensors(other, "model", loaded)
+    checkpoint.load_optimizer_tensors(other_optimizer, "adam", loaded)
+    for _ in range(3):
+        step(model, optimizer)
+        step(other, other_optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    moments = other_optimizer.state[other[0].weight]["exp_avg"]
+    assert moments.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+def test_a_queue_takes_the_saved_size_and_a_parameter_refuses_another():
+    class Queue(nn.Module):
+        def __init__(self, rows):
+            super().__init__()
+            self.register_buffer("rows", torch.arange(float(rows)))
+
+    full, empty = Queue(5), Queue(0)
+    checkpoint.load_module_tensors(empty, "q", checkpoint.module_tensors(full, "q"))
+    assert torch.equal(empty.rows, full.rows)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        checkpoint.load_module_tensors(nn.Linear(2, 2), "m", checkpoint.module_tensors(nn.Linear(3, 2), "m"))
+
+
+if __name__ == "__main__":
+    start = int(sys.argv[2])
+    for number in range(start + 1, start + 10_000):
+        checkpoint.save_checkpoint(Path(sys.argv[1]), number, {"x": torch.full((100_000,), number)}, {}, keep=2)

@@ -1,0 +1,311 @@
+"""The two steps of training: whose gradients each leaves alone, what their terms are, and what they remember."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import nn
+
+from csvae_hub import losses
+from csvae_hub.config import BackboneConfig, ModelConfig
+from csvae_hub.errors import ConfigError
+from csvae_hub.models import create_model
+from csvae_hub.training.objective import WEIGHTS, Objective, ObjectiveConfig, disturbed
+
+OPTIONS = {
+    "paper": {},
+    "every option": {
+        "adversary_steps": 2,
+        "adversary_memory": 3,
+        "adversary_mean": True,
+        "balanced": True,
+        "consistency": 2.0,
+        "others": 3.0,
+    },
+}
+
+
+class Guide(nn.Module):
+    """A classifier with a batch norm and a dropout, so that training mode would show."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def build(options="paper", model=(), **changes):
+    """An objective over a tiny model whose zeros have been shaken."""
+    torch.manual_seed(0)
+    image = {"shape": (3, 16, 16), "backbone": BackboneConfig(width=4, features=16, film=True)}
+    config = ModelConfig(
+        **{"attributes": ("Smiling", "Hat", "Young"), "z_dim": 8, "adversary_width": 8, **image, **dict(model)}
+    )
+    built = create_model(config)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    options = ObjectiveConfig(**{**OPTIONS[options], **changes})
+    return Objective(built, options, Guide() if options.consistency else None, torch.tensor([0.5, 0.1, 0.9])).train()
+
+
+def batch(objective, n=12, missing=0.2):
+    x, y = torch.rand(n, *objective.model.config.shape), torch.randint(2, (n, 3)).float()
+    return x, y.masked_fill(torch.rand(n, 3) < missing, torch.nan)
+
+
+@pytest.fixture(params=[*OPTIONS, "vectors"])
+def objective(request):
+    if request.param == "vectors":
+        return build(model={"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)})
+    return build(
+        request.param, model={"residual": True, "erase": True, "learn_priors": True} if "every" in request.param else {}
+    )
+
+
+def buffers(module):
+    return {name: buffer.clone() for name, buffer in module.named_buffers()}
+
+
+def assert_same(before, after):
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+
+
+# -- the two sides ----------------------------------------------------------------------------------------------------
+
+
+def test_each_trained_parameter_is_on_one_side(objective):
+    one, other = (
+        {id(p) for p in side} for side in (objective.generative_parameters(), objective.adversary_parameters())
+    )
+    assert one.isdisjoint(other)
+    assert one | other == {id(p) for p in objective.model.parameters() if p.requires_grad}
+
+
+def test_the_generative_step_leaves_the_adversary_alone(objective):
+    net = objective.model.adversary_net
+    before = buffers(net)
+    objective.generative_step(*batch(objective))[0].backward()
+    assert [p.grad for p in objective.adversary_parameters()] == [None] * len(objective.adversary_parameters())
+    assert all(p.requires_grad for p in objective.adversary_parameters())
+    assert_same(before, buffers(net))
+
+
+def test_the_generative_step_trains_everything_else(objective):
+    objective.generative_step(*batch(objective, missing=0.0))[0].backward()
+    names = {id(p): name for name, p in objective.model.named_parameters()}
+    untrained = [
+        names[id(p)] for p in objective.generative_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
+    assert untrained == []
+
+
+def test_the_adversary_step_leaves_everything_else_alone(objective):
+    objective.generative_step(*batch(objective))
+    model = objective.model
+    before = {k: v for k, v in buffers(model).items() if not k.startswith("adversary_net.")}
+    objective.adversary_step()[0].backward()
+    assert [p.grad for p in objective.generative_parameters()] == [None] * len(objective.generative_parameters())
+    assert all(p.grad.abs().sum() > 0 for p in objective.adversary_parameters())
+    assert_same(before, {k: v for k, v in buffers(model).items() if not k.startswith("adversary_net.")})
+
+
+def test_the_entropy_s_gradient_reaches_the_encoder_of_z():
+    objective = build()
+    out = objective.model(*batch(objective, missing=0.0))
+    only = build(**{name: 0.0 for name in WEIGHTS if name not in ("negative_entropy", "others")})
+    only.generative_step(*batch(only))[0].backward()
+    assert only.model.q_z.head.weight.grad.abs().sum() > 0
+    assert only.model.q_w.out.grad.abs().sum() == 0
+    assert out.z.requires_grad
+
+
+# -- terms and weights ------------------------------------------------------------------------------------------------
+
+
+def test_terms_are_unweighted_means_in_nats():
+    first, second = build(), build(reconstruction=7.0, kl_w=7.0, kl_z=7.0, negative_entropy=7.0, classifier=7.0)
+    x, y = batch(first)
+    found = []
+    for objective in (first, second):
+        torch.manual_seed(3)
+        found.append(objective.generative_step(x, y)[1])
+    assert_same(*found)
+    torch.manual_seed(3)
+    model = first.model
+    model.adversary_net.eval()
+    out = model(x, y)
+    expected = {
+        "reconstruction": -out.p_x.log_prob(x),
+        "kl_w": torch.distributions.kl_divergence(out.q_w, out.p_w),
+        "kl_z": torch.distributions.kl_divergence(out.q_z, model.prior_z()),
+        "negative_entropy": losses.negative_entropy(model.adversary_net(out.z)),
+        "classifier": losses.classification(out.attribute_logits, y),
+    }
+    assert found[0].keys() == expected.keys()
+    for name, term in found[0].items():
+        assert term.shape == ()
+        assert not term.requires_grad
+        torch.testing.assert_close(term, expected[name].mean())
+
+
+def test_the_loss_is_the_weighted_sum(objective):
+    config, (loss, terms) = objective.config, objective.generative_step(*batch(objective))
+    expected = sum(getattr(config, name) * term for name, term in terms.items() if name != "others")
+    expected += config.consistency * config.others * terms.get("others", torch.zeros(()))
+    torch.testing.assert_close(loss.detach(), expected)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_total_applies_each_weight(name):
+    terms = {weight: torch.full((4,), 1.0) for weight in WEIGHTS}
+    ones = dict.fromkeys(WEIGHTS, 1.0)
+    assert ObjectiveConfig(**ones).total(terms).item() == pytest.approx(7)
+    expected = 7 + 2 * (2 if name == "consistency" else 1)  # `others` is relative to `consistency`
+    assert ObjectiveConfig(**{**ones, name: 3.0}).total(terms).item() == pytest.approx(expected)
+
+
+def test_the_adversary_s_loss_has_its_weight_and_its_term_has_none():
+    objective = build(adversary=5.0)
+    objective.generative_step(*batch(objective))
+    loss, terms = objective.adversary_step()
+    assert terms.keys() == {"adversary"}
+    torch.testing.assert_close(loss.detach(), 5 * terms["adversary"])
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_the_adversary_reads_a_sample_of_z_or_its_mean(mean):
+    objective = build(adversary_mean=mean)
+    x, y = batch(objective)
+    torch.manual_seed(3)
+    objective.generative_step(x, y)
+    torch.manual_seed(3)
+    out = objective.model(x, y)
+    torch.testing.assert_close(objective.memory_z, (out.q_z.mean if mean else out.z).detach())
+    torch.testing.assert_close(objective.memory_y, y, equal_nan=True)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_adversary_s_term(balanced):
+    objective = build(balanced=balanced)
+    objective.generative_step(*batch(objective))
+    term = objective.adversary_step()[1]["adversary"]
+    logits = objective.model.adversary_net(objective.memory_z)
+    expected = losses.adversary(logits, objective.memory_y, objective.share if balanced else None).mean()
+    torch.testing.assert_close(term, expected.detach())
+
+
+def test_a_batch_without_any_attribute_is_no_obstacle():
+    objective = build("every option")
+    x, y = batch(objective, missing=1.1)
+    assert y.isnan().all()
+    loss, terms = objective.generative_step(x, y)
+    assert loss.isfinite()
+    assert terms["classifier"] == 0
+    assert objective.adversary_step()[1]["adversary"] == 0
+
+
+def test_the_adversary_learns_what_z_says():
+    objective = build()
+    x = torch.rand(64, 3, 16, 16)
+    y = (x.mean((1, 2, 3), keepdim=True)[:, 0, 0] > x.mean()).float().expand(64, 3)
+    objective.memory_z, objective.memory_y, objective._newest = y + 0.1 * torch.randn(64, 8)[:, :3], y, 64
+    objective.memory_z = torch.cat([objective.memory_z, torch.randn(64, 5)], 1)
+    parameters, first = objective.adversary_parameters(), objective.adversary_step()[0].item()
+    for _ in range(100):
+        loss = objective.adversary_step()[0]
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.data -= 0.1 * gradient
+    assert loss.item() < 0.1 * first
+    assert first == pytest.approx(3 * math.log(2), abs=1.0)
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("memory", [1, 3])
+def test_the_memory_holds_the_newest_batches_and_no_more(memory):
+    objective = build(adversary_memory=memory, adversary_mean=True)
+    seen = []
+    for _ in range(5):
+        objective.generative_step(*batch(objective, 6))
+        seen.insert(0, objective.memory_z[:6].clone())
+        kept = seen[:memory]
+        assert torch.equal(objective.memory_z, torch.cat(kept))
+        assert len(objective.memory_y) == len(objective.memory_z) == 6 * len(kept)
+        assert not objective.memory_z.requires_grad
+
+
+def test_with_a_memory_the_adversary_draws_two_batches():
+    objective = build(adversary_memory=4)
+    sizes = []
+    objective.model.adversary_net.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    for _ in range(3):
+        objective.generative_step(*batch(objective, 6))
+        objective.adversary_step()
+    assert sizes == [6, 6, 6, 12, 6, 12]
+
+
+# -- the guide --------------------------------------------------------------------------------------------------------
+
+
+def test_consistency_needs_a_guide_and_images():
+    model = build().model
+    with pytest.raises(ConfigError, match="^objective.consistency: expected 0 where there is no guide, got 1.0$"):
+        Objective(model, ObjectiveConfig(consistency=1.0))
+    vectors = build(model={"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)}).model
+    with pytest.raises(ConfigError, match="^objective.consistency: expected 0 for a model of vectors, got 1.0$"):
+        Objective(vectors, ObjectiveConfig(consistency=1.0), nn.Linear(5, 3))
+
+
+def test_the_guide_is_frozen_and_stays_in_eval_mode():
+    objective = build("every option")
+    guide = objective.guide
+    before = buffers(guide)
+    loss, terms = objective.generative_step(*batch(objective))
+    loss.backward()
+    assert {"consistency", "others"} <= terms.keys()
+    assert objective.training
+    assert not any(module.training for module in guide.modules())
+    assert [p.grad for p in guide.parameters()] == [None] * 4
+    assert_same(before, buffers(guide))
+
+
+def test_a_guide_that_no_term_asks_is_not_asked():
+    objective = Objective(build().model, ObjectiveConfig(), nn.Identity())
+    assert "consistency" not in objective.generative_step(*batch(objective))[1]
+
+
+def test_disturbing_keeps_shape_and_range_and_lets_gradients_through():
+    images = torch.rand(4, 3, 16, 16, requires_grad=True)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        moved = disturbed(images)
+        assert moved.shape == images.shape
+        assert 0 <= moved.min() < moved.max() <= 1
+    moved.sum().backward()
+    assert images.grad.abs().sum() > 0
+
+
+# -- the config -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(ObjectiveConfig) if f.type == "float"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_weights_are_numbers_of_0_or_more(name, value):
+    with pytest.raises(ConfigError, match=rf"^objective\.{name}: expected a (number|share) .*, got"):
+        ObjectiveConfig(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["adversary_steps", "adversary_memory"])
+def test_counts_are_1_or_more(name):
+    with pytest.raises(ConfigError, match=rf"^objective\.{name}: expected 1 to 1000, got 0$"):
+        ObjectiveConfig(**{name: 0})
+    assert build(adversary_steps=3).adversary_steps == 3

@@ -1,0 +1,205 @@
+"""Recipes: TOML in, strictly; and a run that follows one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from csvae_hub.errors import ConfigError
+from csvae_hub.training import recipes
+from csvae_hub.training.recipes import list_recipes, load_recipe, train
+
+SMALL = """
+[model]
+attributes = ["Smiling", "Bald"]
+shape = [3, 16, 16]
+z_dim = 4
+backbone = { name = "conv", width = 8, features = 16 }
+
+[objective]
+consistency = 1.0
+
+[trainer]
+epochs = 2
+batch_size = 8
+num_threads = 1
+
+[guide]
+epochs = 1
+width = 4
+"""
+
+
+@pytest.fixture(autouse=True)
+def _on_the_cpu(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """A folder of 24 pictures of noise, a quarter of them for validation, with a table."""
+    from PIL import Image
+
+    folder = tmp_path / "faces"
+    (folder / "images").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    lines = ["file,split,Bald,Smiling,Young"]
+    for i in range(24):
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
+        lines.append(f"{i}.png,{'valid' if i % 4 == 3 else 'train'},{i % 2},{i // 2 % 2},1")
+    (folder / "attributes.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["celeba-64", "swiss-roll"])
+def test_packaged_recipes_are_whole(name):
+    assert name in list_recipes()
+    recipe = load_recipe(name)
+    assert recipe.trainer.epochs > 1
+
+
+def test_celeba_64_has_its_attributes_in_order():
+    assert load_recipe("celeba-64").model.attributes == (
+        "Bangs",
+        "Black_Hair",
+        "Blond_Hair",
+        "Eyeglasses",
+        "Male",
+        "Mouth_Slightly_Open",
+        "No_Beard",
+        "Smiling",
+        "Wearing_Hat",
+        "Young",
+    )
+
+
+def test_overrides_are_tomls_values_or_text(small):
+    overrides = {
+        "trainer.epochs": "3",
+        "trainer.learning_rate": "5e-4",
+        "trainer.flip": "false",
+        "trainer.schedule": "constant",
+        "model.attributes": '["A"]',
+        "model.backbone.width": "16",
+        "data.source": "some/folder",
+    }
+    recipe = load_recipe(small, overrides)
+    assert (recipe.trainer.epochs, recipe.trainer.learning_rate, recipe.trainer.flip) == (3, 5e-4, False)
+    assert (recipe.trainer.schedule, recipe.model.attributes) == ("constant", ("A",))
+    assert (recipe.model.backbone.width, recipe.model.backbone.features) == (16, 16)
+    assert recipe.data.source == "some/folder"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"trainer.epoch": "3"}, r"unknown key 'trainer\.epoch': did you mean 'epochs'\?"),
+        ({"trainr.epochs": "3"}, r"unknown key 'trainr': did you mean 'trainer'\?"),
+        ({"trainer.epochs": "many"}, r"trainer\.epochs: expected int, got 'many'"),
+        ({"trainer.epochs": "0"}, r"epochs: expected 1 or more, got 0"),
+        ({"epochs": "3"}, r"'epochs': expected TABLE\.FIELD=VALUE such as trainer\.epochs=3"),
+        ({"trainer.epochs.x": "3"}, r"'trainer\.epochs\.x': 'epochs' is a value, not a table: it has no field 'x'"),
+        ({"guide.width": "0"}, r"guide\.width: expected 1 or more, got 0"),
+        ({"data.examples": "0"}, r"data\.examples: expected 1 or more, got 0"),
+    ],
+)
+def test_a_wrong_override_is_named(small, overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        load_recipe(small, overrides)
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest_and_all():
+    with pytest.raises(
+        ConfigError, match=r"no recipe 'celeba64': did you mean 'celeba-64'\? Expected one of celeba-64, swiss"
+    ):
+        load_recipe("celeba64")
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text("[model")
+    with pytest.raises(ConfigError, match=r"broken\.toml is no TOML"):
+        load_recipe(path)
+
+
+def test_train_leaves_a_model_that_loads_and_says_what_it_was_made_of(small, faces, tmp_path):
+    model = train(load_recipe(small), faces, tmp_path / "run", cache_dir=tmp_path / "cache", quiet=True)
+    loaded = type(model).from_pretrained(tmp_path / "run" / "model", device=model.device)
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True)
+    )
+    assert loaded.attributes == ("Smiling", "Bald")
+    training = json.loads((tmp_path / "run" / "model" / "training.json").read_text())
+    assert training["examples"] == 18
+    assert training["objective"]["consistency"] == 1.0
+    assert training["model"]["attributes"] == ["Smiling", "Bald"]
+    assert training["guide"]["width"] == 4
+    assert (tmp_path / "run" / "grids" / "epoch-002.png").is_file()
+
+
+def test_a_second_start_takes_the_guide_of_the_first_and_a_new_one_gives_the_same_weights(
+    small, faces, tmp_path, monkeypatch
+):
+    run, options = tmp_path / "run", {"cache_dir": tmp_path / "cache", "quiet": True}
+    first = train(load_recipe(small), faces, run, **options)
+    guide = (run / "guide" / "model.safetensors").stat().st_mtime_ns
+    shutil.rmtree(run / "checkpoints")
+    second = train(load_recipe(small), faces, run, **options)
+    assert (run / "guide" / "model.safetensors").stat().st_mtime_ns == guide
+    third = train(load_recipe(small), faces, run, resume=False, **options)
+    assert (run / "guide" / "model.safetensors").stat().st_mtime_ns != guide
+    for model in (second, third):
+        assert all(
+            torch.equal(a, b) for a, b in zip(first.state_dict().values(), model.state_dict().values(), strict=True)
+        )
+
+
+def test_no_guide_is_trained_where_none_is_asked_for(small, faces, tmp_path):
+    recipe = load_recipe(small, {"objective.consistency": "0"})
+    train(recipe, faces, tmp_path / "run", cache_dir=tmp_path / "cache", quiet=True)
+    assert not (tmp_path / "run" / "guide").exists()
+    assert "guide" not in json.loads((tmp_path / "run" / "model" / "training.json").read_text())
+
+
+def test_a_table_without_splits_is_all_trained_on(small, faces, tmp_path):
+    table = faces / "attributes.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    table.write_text("\n".join(",".join([file, *cells]) for file, _, *cells in lines) + "\n")
+    recipe = load_recipe(small, {"objective.consistency": "0"})
+    train(recipe, faces, tmp_path / "run", cache_dir=tmp_path / "cache", quiet=True)
+    assert json.loads((tmp_path / "run" / "model" / "training.json").read_text())["examples"] == 24
+    assert not (tmp_path / "run" / "grids").exists()
+
+
+def test_the_swiss_roll_needs_no_folder(tmp_path):
+    recipe = load_recipe("swiss-roll", {"trainer.epochs": "1", "data.examples": "600"})
+    model = train(recipe, None, tmp_path / "run", quiet=True)
+    assert model.config.shape == (3,)
+    assert json.loads((tmp_path / "run" / "model" / "training.json").read_text())["examples"] == 600
+
+
+def test_data_must_be_named_by_someone(small, tmp_path):
+    with pytest.raises(ConfigError, match="data: expected a folder of pictures or the name of a data set, got none"):
+        train(load_recipe(small), None, tmp_path / "run")
+
+
+def test_data_of_another_shape_is_refused(tmp_path):
+    recipe = load_recipe("swiss-roll", {"model.shape": "[4]", "data.examples": "50"})
+    with pytest.raises(ConfigError, match=r"model\.shape: expected \(3,\), that of the data, got \(4,\)"):
+        train(recipe, None, tmp_path / "run")
+
+
+def test_recipes_travel_with_the_package():
+    assert Path(recipes.__file__).parent / "recipes" == recipes.FOLDER
