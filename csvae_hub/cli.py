@@ -228,7 +228,10 @@ def info(model_name: str, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="The run.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: trainer.epochs=3.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on from a checkpoint, or start anew.")
-def train(recipe: str, data: str | None, output: Path, overrides: tuple[str, ...], resume: bool) -> None:
+@click.option("--initial", help="Weights to start from: a folder or a packaged name.  [default: random]")
+def train(
+    recipe: str, data: str | None, output: Path, overrides: tuple[str, ...], resume: bool, initial: str | None
+) -> None:
     """Train a model by a recipe; OUTPUT/model is the weights folder."""
     wrong = [override for override in overrides if "=" not in override]
     if wrong:
@@ -237,7 +240,7 @@ def train(recipe: str, data: str | None, output: Path, overrides: tuple[str, ...
     from csvae_hub.training import train as follow
 
     pairs = (override.partition("=") for override in overrides)
-    follow(load_recipe(recipe, {key: value for key, _, value in pairs}), data, output, resume=resume)
+    follow(load_recipe(recipe, {key: value for key, _, value in pairs}), data, output, resume=resume, initial=initial)
     click.echo(f"trained: {output / 'model'}")
 
 

@@ -67,7 +67,7 @@ class LinearEraser(nn.Module):
     weight: Tensor
     batches: Tensor
 
-    def __init__(self, dim: int, attributes: int, momentum: float = 0.01) -> None:
+    def __init__(self, dim: int, attributes: int, momentum: float = 0.003) -> None:
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean_h", torch.zeros(dim))

@@ -35,9 +35,14 @@ class CSVAEOutput:
 
 
 class CSVAE(AttributeModel):
-    """A VAE with z, which knows nothing of the attributes, and a subspace w_i of `w_dim` numbers for each attribute."""
+    """A VAE with z, which knows nothing of the attributes, and a subspace w_i of `w_dim` numbers for each attribute.
+
+    `class_means` (k, 2, w_dim) are the means of w_i over the training pictures without and with each attribute (ours:
+    q(w | x, y) need not fill p(w | y), and an edit should land where there are pictures); p(w | y)'s until training.
+    """
 
     name = "csvae"
+    class_means: Tensor
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
@@ -45,6 +50,7 @@ class CSVAE(AttributeModel):
         self.q_z = PosteriorZ(features, config.z_dim, erase_dim=k if config.erase else 0)
         self.q_w = PosteriorW(features, k, config.w_dim)
         self.p_w = PriorW([config.prior(a) for a in config.attributes], config.w_dim, config.learn_priors)
+        self.register_buffer("class_means", self.p_w.loc.detach().clone())  # (k, absent and present, w_dim)
         self.q_y = mlp(features, features // 2, k)
         self.adversary_net = Adversary(config.z_dim, k, config.adversary_width, config.adversary_depth)
 
@@ -99,18 +105,30 @@ class CSVAE(AttributeModel):
 
     @torch.no_grad()
     def settle(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Sets the eraser, if any, by the moments of E[z | x] over all batches; gaps in y are filled in by q(y | x)."""
-        eraser = self.q_z.eraser
-        if eraser is None:
-            return
+        """Sets the eraser, if any, and the class means by all batches; gaps in y are filled in by q(y | x)."""
         self.eval()
-        means: list[Tensor] = []
+        unerased: list[Tensor] = []
         attributes: list[Tensor] = []
+        points: list[Tensor] = []
         for x, y in batches:
             features = self.backbone.encode(x)
-            means.append(self.q_z.unerased(features))
-            attributes.append(torch.where(y.isnan(), (self.q_y(features) > 0).to(y), y))
-        eraser.fit(torch.cat(means), torch.cat(attributes))
+            y = torch.where(y.isnan(), (self.q_y(features) > 0).to(y), y)
+            unerased.append(self.q_z.unerased(features))
+            points.append(self._posterior_w(features, y).mean)
+            attributes.append(y)
+        if self.q_z.eraser is not None:
+            self.q_z.eraser.fit(torch.cat(unerased), torch.cat(attributes))
+        self.observe_classes(torch.cat(points), torch.cat(attributes), momentum=1.0)
+
+    @torch.no_grad()
+    def observe_classes(self, w: Tensor, y: Tensor, momentum: float = 0.01) -> None:
+        """Takes w (B, k, w_dim) of examples with attributes y (B, k) into the running class means."""
+        for value in (0, 1):
+            member = (y.round() == value).to(w)[..., None]
+            count = member.sum(0)
+            means = (w * member).sum(0) / count.clamp(min=1)
+            kept = 1 - momentum * (count > 0).to(w)
+            self.class_means[:, value] = kept * self.class_means[:, value] + (1 - kept) * means
 
     # -- what the family asks for ---------------------------------------------------------------------------------
 
@@ -163,8 +181,8 @@ class CSVAE(AttributeModel):
             other = value if len(value) == len(latents) else self._only(value, name)
             return other.w[:, other.index(name)].expand(len(latents), -1)
         if isinstance(value, bool | int | float):
-            y = torch.full((1, len(self.attributes)), float(value), device=latents.w.device)
-            return self.prior_w(y).mean[0, i]
+            absent, present = self.class_means[i].to(latents.w)
+            return absent + float(value) * (present - absent)
         if isinstance(value, str) and value == "sample":
             y = latents.y.round().nan_to_num(1.0).clone()
             y[:, i] = 1.0

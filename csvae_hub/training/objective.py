@@ -32,7 +32,8 @@ class ObjectiveConfig:
         frozen classifier that never saw the model.
     others: weight, relative to `consistency`, of the guide's divergence on the attributes that were not edited.
     edited_share: share of each batch that is edited for the guide: half saves a fifth of the time.
-    sampled_edits: share of the edits in training whose point is drawn from p(w_i | y_i); the rest take its mean.
+    transferred_edits: share of the edits in training that take w_i of another picture of the batch.
+    sampled_edits: share that draws from p(w_i | y_i); the rest take the mean of the wished class.
     """
 
     reconstruction: float = 1.0
@@ -48,7 +49,8 @@ class ObjectiveConfig:
     consistency: float = 0.0
     others: float = 1.0
     edited_share: float = 1.0
-    sampled_edits: float = 0.3
+    transferred_edits: float = 0.4
+    sampled_edits: float = 0.1
 
     def __post_init__(self) -> None:
         for name in (*WEIGHTS, "adversary"):
@@ -57,7 +59,9 @@ class ObjectiveConfig:
         for name in ("adversary_steps", "adversary_memory"):
             check(1 <= getattr(self, name) <= 1000, f"objective.{name}", "1 to 1000", getattr(self, name))
         check(0 < self.edited_share <= 1, "objective.edited_share", "a share above 0, at most 1", self.edited_share)
-        check(0 <= self.sampled_edits <= 1, "objective.sampled_edits", "a share from 0 to 1", self.sampled_edits)
+        for name, most in (("transferred_edits", 1.0), ("sampled_edits", 1.0 - self.transferred_edits)):
+            value = getattr(self, name)
+            check(0 <= value <= most + 1e-9, f"objective.{name}", f"a share from 0 to {most:g}", value)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the generative terms' means: the one place where weights are applied."""
@@ -148,6 +152,7 @@ class Objective(nn.Module):
         if self.guide is not None and config.consistency:
             terms["consistency"], terms["others"] = self._edited(self.guide, images, out)
         self._remember(seen.detach(), attributes)
+        model.observe_classes(out.q_w.mean.detach(), out.y)
         means = {name: term.detach().mean() for name, term in terms.items()}
         return config.total(terms), means
 
@@ -179,10 +184,17 @@ class Objective(nn.Module):
         rows, which = torch.arange(batch, device=device), torch.randint(k, (batch,), device=device)
         wished = out.y[:batch].clone()
         wished[rows, which] = 1 - wished[rows, which]
-        prior = model.prior_w(wished)
-        sampled = torch.rand(batch, 1, device=device) < self.config.sampled_edits
+        # Another picture's w_i, where the batch has one of the wished class; then the prior's samples; else the mean.
+        fits = wished[rows, which][:, None] == out.y[:, which].T
+        donors = (torch.rand(batch, len(out.y), device=device) * fits).argmax(1)
+        choice = torch.rand(batch, device=device)
+        transferred = (choice < self.config.transferred_edits) & fits.any(1)
+        sampled = choice > 1 - self.config.sampled_edits
+        points = model.class_means[which, wished[rows, which].long()]
+        points = torch.where(sampled[:, None], model.prior_w(wished).sample()[rows, which], points)
+        points = torch.where(transferred[:, None], out.w.detach()[donors, which], points)
         w = out.w[:batch].clone()
-        w[rows, which] = torch.where(sampled, prior.sample()[rows, which], prior.mean[rows, which])
+        w[rows, which] = points
         pictures = disturbed(model.decode_tensor(Latents(out.z[:batch], w, wished, model.attributes)))
         with torch.no_grad():
             before = guide(images[:batch]).float()

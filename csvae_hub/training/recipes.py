@@ -120,6 +120,7 @@ def train(
     folder: str | Path,
     *,
     resume: bool = True,
+    initial: str | Path | None = None,
     cache_dir: str | Path | None = None,
     quiet: bool = False,
 ) -> AttributeModel:
@@ -130,12 +131,13 @@ def train(
         data: anything `load_data` takes; None for the recipe's own source.
         folder: gets all that `Trainer` writes, and the guide.
         resume: go on from the folder's newest checkpoint; else start anew and remove what is there.
+        initial: a weights folder or packaged name to start from, of the same model config, instead of random weights.
         cache_dir: where decoded pictures are kept.
         quiet: no progress on stderr.
 
     Raises:
-        ConfigError: neither the user nor the recipe names data, its shape isn't the model's, or the folder's
-            checkpoint is of another recipe.
+        ConfigError: neither the user nor the recipe names data, its shape isn't the model's, the initial weights
+            are of another model config, or the folder's checkpoint is of another recipe.
         DataError: the data can't be read.
     """
     folder = Path(folder)
@@ -154,9 +156,23 @@ def train(
     share = torch.from_numpy(train_data.labels).nanmean(0).nan_to_num(0.5)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.trainer.seed)
-        objective = Objective(_csvae(create_model(recipe.model)), recipe.objective, guide, share)
+        model = create_model(recipe.model) if initial is None else _initial(recipe, initial)
+        objective = Objective(_csvae(model), recipe.objective, guide, share)
     record = {name: table for name, table in to_dict(recipe).items() if name != "guide" or guide is not None}
     return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet).fit(resume)
+
+
+def _initial(recipe: Recipe, initial: str | Path) -> AttributeModel:
+    from csvae_hub.models import CSVAE
+
+    model = CSVAE.from_pretrained(initial, device="cpu")
+    mine, theirs = to_dict(recipe.model), to_dict(model.config)
+    for name, value in mine.items():
+        if theirs[name] != value:
+            raise ConfigError(
+                f"model.{name}: expected {theirs[name]!r} as in the initial weights {initial}, got {value!r}"
+            )
+    return model
 
 
 def _csvae(model: AttributeModel) -> CSVAE:

@@ -176,7 +176,7 @@ def test_a_grey_model_takes_colour_and_gives_it_back(models):
 # -- settling ---------------------------------------------------------------------------------------------------------
 
 
-def test_settling_leaves_nothing_of_y_for_a_linear_probe_and_changes_the_eraser_alone(new_model):
+def test_settling_leaves_nothing_of_y_for_a_linear_probe_and_changes_buffers_alone(new_model):
     model = new_model("image, every option").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x, y = torch.rand(60, 3, 16, 16), some_y(60)
@@ -184,7 +184,7 @@ def test_settling_leaves_nothing_of_y_for_a_linear_probe_and_changes_the_eraser_
     z, centred = model.eval().encode(x, y).z, y - y.mean(0)
     assert ((z - z.mean(0)).T @ centred / 60).abs().max() < 1e-4
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert {name.rpartition(".")[0] for name in changed} == {"q_z.eraser"}
+    assert {name.rpartition(".")[0] or name for name in changed} == {"q_z.eraser", "class_means"}
 
 
 def test_settling_fills_missing_attributes(new_model):
@@ -196,8 +196,24 @@ def test_settling_fills_missing_attributes(new_model):
     assert torch.equal(model.encode(x).z, erased)
 
 
-def test_without_an_eraser_there_is_nothing_to_settle(image_model):
-    image_model.settle(iter(()))
+def test_edits_go_to_the_means_of_the_classes_once_settled(new_model):
+    model, x, y = new_model("image"), torch.rand(60, 3, 16, 16), some_y(60)
+    model.settle(zip(x.split(25), y.split(25), strict=True))
+    w = model.encode(x, y).w
+    latents = model.encode(x[:2])
+    for value in (True, False):
+        edited = model.set_attribute(latents, "Hat", value)
+        torch.testing.assert_close(edited.w[0, 1], w[y[:, 1] == value, 1].mean(0))
+    between = model.set_attribute(latents, "Hat", 0.25).w[0, 1]
+    torch.testing.assert_close(between, 0.75 * model.class_means[1, 0] + 0.25 * model.class_means[1, 1])
+
+
+def test_a_class_that_no_example_has_keeps_its_mean(new_model):
+    model = new_model("image")
+    before = model.class_means.clone()
+    model.observe_classes(torch.ones(4, 3, 2), torch.zeros(4, 3), momentum=0.5)
+    assert torch.equal(model.class_means[:, 1], before[:, 1])
+    torch.testing.assert_close(model.class_means[:, 0], 0.5 * before[:, 0] + 0.5)
 
 
 # -- what comes out is what came in -----------------------------------------------------------------------------------

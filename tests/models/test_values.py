@@ -63,7 +63,7 @@ def test_an_edit_leaves_z_and_every_other_subspace_equal_to_the_bit(model, name,
 @pytest.mark.parametrize("value", [True, False, 0.0, 1.0, 0.25, -0.5, 2.0, np.float32(0.25), torch.tensor(1.0)])
 def test_a_number_is_a_point_on_the_line_through_the_class_means(model, value):
     latents = model.encode(inputs(model))
-    absent, present = (model.prior_w(torch.full((1, 3), y)).mean[0, 1] for y in (0.0, 1.0))
+    absent, present = model.class_means[1]
     point = model.set_attribute(latents, "Hat", value).w[:, 1]
     torch.testing.assert_close(point, (absent + float(value) * (present - absent)).expand(4, 2))
 
