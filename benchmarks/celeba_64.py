@@ -1,4 +1,4 @@
-"""Makes the packaged weights `celeba-64` from nothing: train, store as float16, measure, draw.
+"""Makes the packaged weights `celeba-64` from nothing: train in two parts, store as float16, measure, draw.
 
     python benchmarks/celeba_64.py --data FOLDER --run runs/celeba-64
 
@@ -36,11 +36,13 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=Path("runs/judge"), help="kept here between starts")
     arguments = parser.parse_args()
 
-    train(load_recipe("celeba-64"), arguments.data, arguments.run)
-    CSVAE.from_pretrained(arguments.run / "model").save_pretrained(
-        arguments.weights,
-        dtype=torch.float16,
-        extra={"training.json": hub.read_json(arguments.run / "model/training.json")},
+    first, edits = arguments.run / "first", arguments.run / "edits"
+    if not (edits / "model" / hub.CONFIG).is_file():
+        train(load_recipe("celeba-64"), arguments.data, first)
+        train(load_recipe("celeba-64-edits"), arguments.data, edits, initial=first / "model")
+    record = {name: hub.read_json(part / "model/training.json") for name, part in (("first", first), ("edits", edits))}
+    CSVAE.from_pretrained(edits / "model").save_pretrained(
+        arguments.weights, dtype=torch.float16, extra={"training.json": record}
     )
     model = CSVAE.from_pretrained(arguments.weights, device="cpu")
     result = measure(model, arguments.data, arguments.judge)

@@ -294,6 +294,34 @@ def test_disturbing_keeps_shape_and_range_and_lets_gradients_through():
     assert images.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("kind", ["mean", "transferred", "sampled"])
+def test_edits_in_training_go_to_the_class_means_to_other_pictures_points_or_to_samples(kind, monkeypatch):
+    shares = {"transferred_edits": float(kind == "transferred"), "sampled_edits": float(kind == "sampled")}
+    objective = build("every option", edited_share=1.0, **shares)
+    model, seen = objective.model, []
+    out = model(*batch(objective, missing=0))
+    monkeypatch.setattr(model, "decode_tensor", lambda latents: seen.append(latents) or out.p_x.mean)
+    with torch.no_grad():
+        objective._edited(objective.guide, torch.rand(12, 3, 16, 16), out)
+    (edited,) = seen
+    assert torch.equal(edited.z, out.z)
+    assert ((edited.y != out.y).sum(1) == 1).all()
+    for row, i in (edited.y != out.y).nonzero().tolist():
+        others = [j for j in range(3) if j != i]
+        assert torch.equal(edited.w[row, others], out.w[row, others])
+        is_mean = torch.equal(edited.w[row, i], model.class_means[i, int(edited.y[row, i])])
+        donors = out.w[out.y[:, i] == edited.y[row, i], i]
+        is_transferred = bool((donors == edited.w[row, i]).all(1).any())
+        assert (is_mean, is_transferred) == (kind == "mean", kind == "transferred")
+
+
+def test_the_class_means_follow_the_posteriors():
+    objective = build("every option")
+    before = objective.model.class_means.clone()
+    objective.generative_step(*batch(objective))
+    assert not torch.equal(objective.model.class_means, before)
+
+
 # -- the config -------------------------------------------------------------------------------------------------------
 
 

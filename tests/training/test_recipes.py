@@ -63,7 +63,7 @@ def faces(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", ["celeba-64", "swiss-roll"])
+@pytest.mark.parametrize("name", ["celeba-64", "celeba-64-edits", "swiss-roll"])
 def test_packaged_recipes_are_whole(name):
     assert name in list_recipes()
     recipe = load_recipe(name)
@@ -164,6 +164,20 @@ def test_a_second_start_takes_the_guide_of_the_first_and_a_new_one_gives_the_sam
         assert all(
             torch.equal(a, b) for a, b in zip(first.state_dict().values(), model.state_dict().values(), strict=True)
         )
+
+
+def test_a_run_can_start_from_weights_of_the_same_model(small, faces, tmp_path):
+    options = {"cache_dir": tmp_path / "cache", "quiet": True}
+    first = train(load_recipe(small, {"objective.consistency": "0"}), faces, tmp_path / "first", **options)
+    still = {"objective.consistency": "0", "trainer.epochs": "1", "trainer.learning_rate": "1e-12"}
+    second = train(
+        load_recipe(small, still), faces, tmp_path / "second", initial=tmp_path / "first" / "model", **options
+    )
+    for name, parameter in first.backbone.named_parameters():
+        torch.testing.assert_close(dict(second.backbone.named_parameters())[name], parameter)
+    other = load_recipe(small, {"objective.consistency": "0", "model.z_dim": "5"})
+    with pytest.raises(ConfigError, match=r"model\.z_dim: expected 4 as in the initial weights .*first.*, got 5"):
+        train(other, faces, tmp_path / "third", initial=tmp_path / "first" / "model", **options)
 
 
 def test_no_guide_is_trained_where_none_is_asked_for(small, faces, tmp_path):
