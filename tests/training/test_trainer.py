@@ -28,15 +28,7 @@ from csvae_hub.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("Above", "Left")
-CONFIG = TrainerConfig(
-    epochs=3,
-    batch_size=8,
-    num_threads=1,
-    log_every_steps=2,
-    warmup_steps=3,
-    checkpoint_minutes=60.0,
-    gradient_clip=100.0,
-)
+CONFIG = TrainerConfig(epochs=3, batch_size=8, num_threads=1, log_every_steps=2, warmup_steps=3, gradient_clip=100.0)
 
 
 @pytest.fixture(autouse=True)
@@ -277,11 +269,13 @@ def test_every_parameter_of_the_real_model_is_trained():
 # -- schedule and average -------------------------------------------------------------------------------------
 
 
-def test_both_optimisers_follow_the_schedule():
-    trainer, _ = fit(config=replace(CONFIG, learning_rate=0.01, adversary_learning_rate=0.02))
-    factor = learning_rate_factor(CONFIG.schedule, CONFIG, 23, 8)
-    assert trainer.optimizer.param_groups[0]["lr"] == 0.01 * factor
-    assert trainer.adversary_optimizer.param_groups[0]["lr"] == 0.02 * factor
+@pytest.mark.parametrize("adversary_schedule", ["constant", "cosine"])
+def test_each_optimiser_follows_its_schedule(adversary_schedule):
+    rates = {"learning_rate": 0.01, "adversary_learning_rate": 0.02, "adversary_schedule": adversary_schedule}
+    trainer, _ = fit(config=replace(CONFIG, **rates))
+    factors = [learning_rate_factor(schedule, CONFIG, 23, 8) for schedule in ("cosine", adversary_schedule)]
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.01 * factors[0]
+    assert trainer.adversary_optimizer.param_groups[0]["lr"] == 0.02 * factors[1]
 
 
 def test_without_decay_the_average_is_the_model():
