@@ -1,4 +1,4 @@
-"""Makes the packaged weights `celeba-64` from nothing: train in two parts, store as float16, measure, draw.
+"""Makes the packaged weights `celeba-64` from nothing: train in three parts, store as float16, measure, draw.
 
     python benchmarks/celeba_64.py --data FOLDER --run runs/celeba-64
 
@@ -36,12 +36,15 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=Path("runs/judge"), help="kept here between starts")
     arguments = parser.parse_args()
 
-    first, edits = arguments.run / "first", arguments.run / "edits"
-    if not (edits / "model" / hub.CONFIG).is_file():
-        train(load_recipe("celeba-64"), arguments.data, first)
-        train(load_recipe("celeba-64-edits"), arguments.data, edits, initial=first / "model")
-    record = {name: hub.read_json(part / "model/training.json") for name, part in (("first", first), ("edits", edits))}
-    CSVAE.from_pretrained(edits / "model").save_pretrained(
+    parts = ("celeba-64", "celeba-64-edits", "celeba-64-settled")
+    before: Path | None = None
+    record: dict[str, object] = {}
+    for part in parts:
+        train(load_recipe(part), arguments.data, arguments.run / part, initial=before)
+        before = arguments.run / part / "model"
+        record[part] = hub.read_json(before / "training.json")
+    assert before is not None
+    CSVAE.from_pretrained(before).save_pretrained(
         arguments.weights, dtype=torch.float16, extra={"training.json": record}
     )
     model = CSVAE.from_pretrained(arguments.weights, device="cpu")
@@ -69,13 +72,14 @@ def measure(model: CSVAE, source: str, judge_folder: Path) -> dict[str, object]:
 
 @torch.no_grad()
 def draw(model: CSVAE, samples: Path, edits: Path) -> None:
-    """`samples`: a grid of draws from the prior. `edits`: the photo and three draws, with each attribute switched."""
+    """Draws `samples`, z from the prior and w at class means, and `edits`: the photo and three of them, edited."""
     generator = torch.Generator().manual_seed(3)
-    share = torch.full((48, len(model.attributes)), 0.3)
-    y = torch.bernoulli(share, generator=generator)
+    k = len(model.attributes)
+    y = torch.bernoulli(torch.full((48, k), 0.2), generator=generator)
     y[:, model.index("No_Beard")] = 1 - y[:, model.index("Male")] * y[:, model.index("No_Beard")]
     y[:, model.index("Young")] = 1.0
-    drawn = model.sample(48, y, generator=generator)
+    z = torch.randn(48, model.config.z_dim, generator=generator)
+    drawn = model.decode(z, model.class_means[torch.arange(k), y.long()])
     _save(grid(drawn, columns=12), samples, 2)
 
     photo = load_images(PHOTO, model.preprocessor).tensor

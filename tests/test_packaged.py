@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from csvae_hub import CSVAE, hub, list_models
+from csvae_hub.training import load_recipe
 
 PHOTO = Path(__file__).resolve().parents[1] / "examples/astronaut.png"
 FOLDER = hub.PACKAGED / "celeba-64"
@@ -50,19 +51,9 @@ def test_it_is_listed_and_small():
     }
 
 
-def test_its_attributes_are_in_the_promised_order(model):
-    assert model.attributes == (
-        "Bangs",
-        "Black_Hair",
-        "Blond_Hair",
-        "Eyeglasses",
-        "Male",
-        "Mouth_Slightly_Open",
-        "No_Beard",
-        "Smiling",
-        "Wearing_Hat",
-        "Young",
-    )
+@pytest.mark.parametrize("recipe", ["celeba-64", "celeba-64-edits", "celeba-64-settled"])
+def test_it_is_the_model_of_its_recipes(model, recipe):
+    assert model.config == load_recipe(recipe).model
 
 
 def test_it_reads_the_photo(model):

@@ -37,8 +37,9 @@ class CSVAEOutput:
 class CSVAE(AttributeModel):
     """A VAE with z, which knows nothing of the attributes, and a subspace w_i of `w_dim` numbers for each attribute.
 
-    `class_means` (k, 2, w_dim) are the means of w_i over the training pictures without and with each attribute (ours:
-    q(w | x, y) need not fill p(w | y), and an edit should land where there are pictures); p(w | y)'s until training.
+    `class_means` (k, 2, w_dim) are the means of w_i over the training pictures without and with each attribute, of the
+    clearer half of each (ours: q(w | x, y) need not fill p(w | y), labels are noisy, and an edit should land among clear
+    cases); running means of all while training, and p(w | y)'s before.
     """
 
     name = "csvae"
@@ -118,13 +119,30 @@ class CSVAE(AttributeModel):
             attributes.append(y)
         if self.q_z.eraser is not None:
             self.q_z.eraser.fit(torch.cat(unerased), torch.cat(attributes))
-        self.observe_classes(torch.cat(points), torch.cat(attributes), momentum=1.0)
+        w, y = torch.cat(points), torch.cat(attributes)
+        self.observe_classes(w, y, momentum=1.0)
+        self.observe_classes(w, y, momentum=1.0, clear=self._clear(w, y))
+
+    def _clear(self, w: Tensor, y: Tensor) -> Tensor:
+        """Which examples (B, k) are in the half of their class that lies farthest from the other class."""
+        along = torch.einsum("bkd,kd->bk", w, self.class_means[:, 1] - self.class_means[:, 0])
+        clear = torch.zeros_like(y, dtype=torch.bool)
+        for i in range(y.shape[1]):
+            for member, sign in ((y[:, i] > 0.5, 1), (y[:, i] < 0.5, -1)):
+                if member.any():
+                    place = sign * along[:, i]
+                    clear[:, i] |= member & (place >= place[member].median())
+        return clear
 
     @torch.no_grad()
-    def observe_classes(self, w: Tensor, y: Tensor, momentum: float = 0.01) -> None:
-        """Takes w (B, k, w_dim) of examples with attributes y (B, k) into the running class means."""
+    def observe_classes(self, w: Tensor, y: Tensor, momentum: float = 0.01, clear: Tensor | None = None) -> None:
+        """Takes w (B, k, w_dim) of examples with attributes y (B, k) into the running class means.
+
+        With `clear` (B, k), of bool, only those examples count for each attribute.
+        """
+        counted = torch.ones_like(y, dtype=torch.bool) if clear is None else clear
         for value in (0, 1):
-            member = (y.round() == value).to(w)[..., None]
+            member = ((y.round() == value) & counted).to(w)[..., None]
             count = member.sum(0)
             means = (w * member).sum(0) / count.clamp(min=1)
             kept = 1 - momentum * (count > 0).to(w)

@@ -33,7 +33,9 @@ class ObjectiveConfig:
     others: weight, relative to `consistency`, of the guide's divergence on the attributes that were not edited.
     edited_share: share of each batch that is edited for the guide: half saves a fifth of the time.
     transferred_edits: share of the edits in training that take w_i of another picture of the batch.
-    sampled_edits: share that draws from p(w_i | y_i); the rest take the mean of the wished class.
+    sampled_edits: share that draws from p(w_i | y_i); the rest go to the mean of the wished class or beyond it, by up
+        to half of the way between the two classes.
+    frozen: names of the model's modules that rest, batch norm's moments included.
     """
 
     reconstruction: float = 1.0
@@ -51,6 +53,7 @@ class ObjectiveConfig:
     edited_share: float = 1.0
     transferred_edits: float = 0.4
     sampled_edits: float = 0.1
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in (*WEIGHTS, "adversary"):
@@ -108,6 +111,10 @@ class Objective(nn.Module):
         takes_edits = not config.consistency or model.config.is_image
         check(takes_edits, "objective.consistency", "0 for a model of vectors", config.consistency)
         self.model, self.config = model, config
+        modules = dict(model.named_modules())
+        for name in config.frozen:
+            check(name in modules, "objective.frozen", "names of the model's modules, such as 'q_z'", name)
+        self.frozen = [modules[name].requires_grad_(False) for name in config.frozen]
         self.guide = None if guide is None else guide.requires_grad_(False).eval()
         k = len(model.attributes)
         self.register_buffer("share", torch.full((k,), 0.5) if share is None else share.float().clamp(0.01, 0.99))
@@ -130,10 +137,10 @@ class Objective(nn.Module):
         return [p for p in self.model.parameters() if p.requires_grad and id(p) not in adversary]
 
     def train(self, mode: bool = True) -> Objective:
-        """As for any module, but the guide stays in eval mode."""
+        """As for any module, but the guide and what is frozen stay in eval mode."""
         super().train(mode)
-        if self.guide is not None:
-            self.guide.eval()
+        for module in (*self.frozen, *([] if self.guide is None else [self.guide])):
+            module.eval()
         return self
 
     def generative_step(self, images: Tensor, attributes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -184,13 +191,16 @@ class Objective(nn.Module):
         rows, which = torch.arange(batch, device=device), torch.randint(k, (batch,), device=device)
         wished = out.y[:batch].clone()
         wished[rows, which] = 1 - wished[rows, which]
-        # Another picture's w_i, where the batch has one of the wished class; then the prior's samples; else the mean.
+        # Another picture's w_i, where the batch has one of the wished class; or the prior's samples; or beyond the mean.
         fits = wished[rows, which][:, None] == out.y[:, which].T
         donors = (torch.rand(batch, len(out.y), device=device) * fits).argmax(1)
         choice = torch.rand(batch, device=device)
         transferred = (choice < self.config.transferred_edits) & fits.any(1)
         sampled = choice > 1 - self.config.sampled_edits
-        points = model.class_means[which, wished[rows, which].long()]
+        absent, present = model.class_means[which].unbind(1)
+        sign = 2 * wished[rows, which] - 1
+        value = wished[rows, which] + 0.5 * sign * torch.rand(batch, device=device)
+        points = absent + value[:, None] * (present - absent)
         points = torch.where(sampled[:, None], model.prior_w(wished).sample()[rows, which], points)
         points = torch.where(transferred[:, None], out.w.detach()[donors, which], points)
         w = out.w[:batch].clone()
