@@ -38,7 +38,7 @@ class CSVAE(AttributeModel):
     """A VAE with z, which knows nothing of the attributes, and a subspace w_i of `w_dim` numbers for each attribute.
 
     `class_means` (k, 2, w_dim) are the means of w_i over the training pictures without and with each attribute, of the
-    clearer half of each (ours: q(w | x, y) need not fill p(w | y), labels are noisy, and an edit should land among clear
+    clearer half of each (ours: q(w | x, y) need not fill p(w | y), labels are noisy, and an edit is to land among clear
     cases); running means of all while training, and p(w | y)'s before.
     """
 

@@ -191,7 +191,7 @@ class Objective(nn.Module):
         rows, which = torch.arange(batch, device=device), torch.randint(k, (batch,), device=device)
         wished = out.y[:batch].clone()
         wished[rows, which] = 1 - wished[rows, which]
-        # Another picture's w_i, where the batch has one of the wished class; or the prior's samples; or beyond the mean.
+        # Another picture's w_i, where the batch has one of the wished class; or the prior's sample; or beyond the mean.
         fits = wished[rows, which][:, None] == out.y[:, which].T
         donors = (torch.rand(batch, len(out.y), device=device) * fits).argmax(1)
         choice = torch.rand(batch, device=device)
