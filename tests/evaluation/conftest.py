@@ -34,7 +34,7 @@ class Faultless(nn.Module):
         self.config = SimpleNamespace(is_image=True, shape=(3, 16, 16), model="csvae", attributes=self.attributes)
         self.device = torch.device("cpu")
 
-    def encode(self, x):
+    def encode(self, x, y=None):
         w = torch.stack([x[..., :8].mean((1, 2, 3)), x[..., 8:].mean((1, 2, 3))], 1)[:, : len(self.attributes), None]
         return Latents(x, w, (w[..., 0] > 0.5).float(), self.attributes)
 
