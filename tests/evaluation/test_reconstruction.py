@@ -54,6 +54,6 @@ def test_agrees_with_the_model_and_keeps_its_mode(make_halves):
 def test_latents_that_are_not_finite_are_refused(faultless, make_halves):
     model = faultless()
     encode = model.encode
-    model.encode = lambda x: encode(x * torch.nan)
+    model.encode = lambda x, y=None: encode(x * torch.nan)
     with pytest.raises(ValueError, match="z: expected finite latents, got NaN or infinity"):
         reconstruction(model, make_halves(4, 0))

@@ -16,7 +16,8 @@ CONFIG = TrainerConfig(warmup_steps=3)
 
 
 def test_cosine_falls_from_one_to_zero_after_the_warm_up():
-    factors = [learning_rate_factor(replace(CONFIG, epochs=10), b, 10) for b in range(100)]
+    config = replace(CONFIG, epochs=10)
+    factors = [learning_rate_factor(config.schedule, config, b, 10) for b in range(100)]
     assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1], rel=0.01)
     assert factors[50] == pytest.approx(0.5)
     assert factors[-1] < 0.001
@@ -25,7 +26,7 @@ def test_cosine_falls_from_one_to_zero_after_the_warm_up():
 
 def test_multistep_is_the_papers():
     config = replace(CONFIG, schedule="multistep", epochs=1000, warmup_steps=0)
-    factors = {epoch: learning_rate_factor(config, 5 * epoch, 5) for epoch in (0, 1, 2, 3, 728, 729)}
+    factors = {epoch: learning_rate_factor(config.schedule, config, 5 * epoch, 5) for epoch in (0, 1, 2, 3, 728, 729)}
     expected = {0: 0, 1: 1, 2: 1, 3: 2, 728: 6, 729: 7}
     assert factors == pytest.approx({epoch: 0.1 ** (n / 7) for epoch, n in expected.items()})
 
