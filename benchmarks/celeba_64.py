@@ -8,8 +8,6 @@ A run that was stopped is resumed. The judge is trained by the same script, apar
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 
 import torch
@@ -49,7 +47,7 @@ def main() -> None:
     )
     model = CSVAE.from_pretrained(arguments.weights, device="cpu")
     result = measure(model, arguments.data, arguments.judge)
-    result["command"] = shlex.join(["python", "benchmarks/celeba_64.py", *sys.argv[1:]])
+    result["command"] = "csvae eval celeba-64 --data FOLDER --judge runs/judge -o evaluation.json"
     hub.write_json(arguments.weights / "evaluation.json", result)
     print(markdown_table(result))
     draw(model, arguments.weights / "samples.png", ROOT / "docs/images/edits.png")
