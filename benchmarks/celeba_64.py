@@ -8,14 +8,22 @@ A run that was stopped is resumed. The judge is trained by the same script, apar
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from csvae_hub import hub
-from csvae_hub.data import load_data
-from csvae_hub.evaluation import AttributeClassifier, evaluate, markdown_table, train_classifier
+from csvae_hub.data import AttributeData, load_data
+from csvae_hub.evaluation import (
+    AttributeClassifier,
+    attribute_change,
+    evaluate,
+    markdown_table,
+    reconstruction,
+    train_classifier,
+)
 from csvae_hub.evaluation.report import JUDGE_DEPTH, JUDGE_WIDTH
 from csvae_hub.hub import replacing
 from csvae_hub.images import grid, load_images
@@ -38,6 +46,8 @@ def main() -> None:
     before: Path | None = None
     record: dict[str, object] = {}
     for part in parts:
+        if before is not None and not (arguments.run / part / "guide").exists():
+            shutil.copytree(before.parent / "guide", arguments.run / part / "guide")  # the same one, trained once
         train(load_recipe(part), arguments.data, arguments.run / part, initial=before)
         before = arguments.run / part / "model"
         record[part] = hub.read_json(before / "training.json")
@@ -46,26 +56,29 @@ def main() -> None:
         arguments.weights, dtype=torch.float16, extra={"training.json": record}
     )
     model = CSVAE.from_pretrained(arguments.weights, device="cpu")
-    result = measure(model, arguments.data, arguments.judge)
+    size = model.config.image_size
+    splits = [load_data(arguments.data, model.attributes, split, size) for split in ("train", "valid", "test")]
+    judge = load_judge(arguments.judge, splits[0])
+    result = evaluate(model, *splits, judge, progress=lambda line: print(line, flush=True))
     result["command"] = "csvae eval celeba-64 --data FOLDER --judge runs/judge -o evaluation.json"
     hub.write_json(arguments.weights / "evaluation.json", result)
     print(markdown_table(result))
+    valid = {
+        "command": "python benchmarks/celeba_64.py --data FOLDER",
+        "split": "valid",
+        "reconstruction": reconstruction(model, splits[1]),
+        "attribute_change": attribute_change(model, splits[1], judge),
+    }
+    hub.write_json(ROOT / "docs/results/celeba-64-valid.json", valid)
     draw(model, arguments.weights / "samples.png", ROOT / "docs/images/edits.png")
 
 
-def measure(model: CSVAE, source: str, judge_folder: Path) -> dict[str, object]:
-    """The evaluation on the test split, by a judge that is trained where there is none yet."""
-    splits = [
-        load_data(source, model.attributes, split, model.config.image_size) for split in ("train", "valid", "test")
-    ]
-    if not (judge_folder / hub.CONFIG).is_file():
-        judge = train_classifier(
-            splits[0], epochs=11, seed=1, width=JUDGE_WIDTH, depth=JUDGE_DEPTH, precision="bfloat16"
-        )
-        judge.save(judge_folder)
-    return evaluate(
-        model, *splits, AttributeClassifier.load(judge_folder), progress=lambda line: print(line, flush=True)
-    )
+def load_judge(folder: Path, data: AttributeData) -> AttributeClassifier:
+    """The judge in a folder, trained where there is none yet."""
+    if not (folder / hub.CONFIG).is_file():
+        sizes = {"width": JUDGE_WIDTH, "depth": JUDGE_DEPTH}
+        train_classifier(data, epochs=11, seed=1, **sizes, precision="bfloat16").save(folder)
+    return AttributeClassifier.load(folder)
 
 
 @torch.no_grad()

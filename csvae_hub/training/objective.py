@@ -57,7 +57,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         for name in (*WEIGHTS, "adversary"):
-            value = getattr(self, name, 0.0)
+            value = getattr(self, name)
             check(0 <= value < float("inf"), f"objective.{name}", "a number of 0 or more", value)
         for name in ("adversary_steps", "adversary_memory"):
             check(1 <= getattr(self, name) <= 1000, f"objective.{name}", "1 to 1000", getattr(self, name))

@@ -74,6 +74,8 @@ def list_recipes() -> list[str]:
 def load_recipe(name_or_path: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
     """Reads a recipe by its name or from a TOML file.
 
+    A file that begins with `extends = "NAME"` has that recipe's fields where it gives none.
+
     Args:
         name_or_path: one of `list_recipes`, or a path that ends in .toml.
         overrides: values in TOML's words by dotted name, as {"trainer.epochs": "3"}; a word that isn't TOML is text.
@@ -81,6 +83,14 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, str] | None = 
     Raises:
         ConfigError: no such recipe, no TOML, or a field that is unknown or can't have this value; each is named.
     """
+    tables = _read(name_or_path)
+    for name, text in (overrides or {}).items():
+        _override(tables, name, text)
+    return from_dict(Recipe, tables)
+
+
+def _read(name_or_path: str | Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The tables of a recipe, over those of the recipe that it extends."""
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = FOLDER / f"{name_or_path}.toml"
@@ -91,12 +101,24 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, str] | None = 
             f"Expected one of {', '.join(known)}, or the path of a .toml file"
         )
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
-    for name, text in (overrides or {}).items():
-        _override(tables, name, text)
-    return from_dict(Recipe, tables)
+    base = tables.pop("extends", None)
+    if base is None:
+        return tables
+    if path in extended_by:
+        raise ConfigError(f"{path}: extends itself by way of {base!r}: name a recipe that does without this one")
+    return _over(_read(base, (*extended_by, path)), tables)
+
+
+def _over(base: dict[str, Any], tables: dict[str, Any]) -> dict[str, Any]:
+    """Both, table by table; where both give a field, that of `tables`."""
+    merged = dict(base)
+    for name, value in tables.items():
+        before = merged.get(name)
+        merged[name] = _over(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _override(tables: dict[str, Any], name: str, text: str) -> None:

@@ -127,6 +127,31 @@ def test_an_unknown_recipe_is_answered_with_the_nearest_and_all():
         load_recipe("celeba64")
 
 
+def test_a_recipe_has_the_fields_of_the_one_that_it_extends(small, tmp_path):
+    path = tmp_path / "more.toml"
+    path.write_text(
+        f"extends = {json.dumps(str(small))}\n[model]\nbackbone = {{ width = 16 }}\n[trainer]\nepochs = 7\n"
+    )
+    base, recipe = load_recipe(small), load_recipe(path, {"trainer.seed": "3"})
+    assert (recipe.trainer.epochs, recipe.trainer.seed, recipe.model.backbone.width) == (7, 3, 16)
+    assert (recipe.trainer.batch_size, recipe.model.backbone.features) == (8, 16)
+    assert (recipe.model.attributes, recipe.guide, recipe.objective) == (
+        base.model.attributes,
+        base.guide,
+        base.objective,
+    )
+
+
+def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path):
+    path = tmp_path / "round.toml"
+    path.write_text(f"extends = {json.dumps(str(path))}\n")
+    with pytest.raises(ConfigError, match="extends itself by way of"):
+        load_recipe(path)
+    path.write_text('extends = "celeba64"\n')
+    with pytest.raises(ConfigError, match="no recipe 'celeba64': did you mean 'celeba-64'"):
+        load_recipe(path)
+
+
 def test_a_file_that_is_no_toml_is_named(tmp_path):
     path = tmp_path / "broken.toml"
     path.write_text("[model")

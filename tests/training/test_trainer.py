@@ -19,6 +19,7 @@ from torch import nn
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import ConfigError, MissingExtraError
+from csvae_hub.evaluation.classifier import AttributeClassifier
 from csvae_hub.hub import save_weights
 from csvae_hub.models import create_model
 from csvae_hub.models.latents import Latents
@@ -136,10 +137,13 @@ def tiny(data=None, adversary=True):
 
 
 def real():
+    """The model and the objective with every option, as the packaged weights were made."""
     torch.manual_seed(0)
-    backbone = BackboneConfig(name="conv", width=8, features=16)
-    model = create_model(ModelConfig(NAMES, shape=(3, 16, 16), z_dim=4, backbone=backbone, adversary_width=8))
-    return Objective(model, ObjectiveConfig(adversary_steps=2, adversary_memory=3))
+    sizes = {"shape": (3, 16, 16), "z_dim": 4, "backbone": BackboneConfig(width=8, features=16, film=True)}
+    model = create_model(ModelConfig(NAMES, **sizes, adversary_width=8, residual=True, erase=True))
+    options = {"adversary_steps": 2, "adversary_memory": 3, "adversary_mean": True, "balanced": True}
+    guide = AttributeClassifier(NAMES, width=4)
+    return Objective(model, ObjectiveConfig(**options, consistency=1.0), guide, torch.tensor([0.3, 0.6]))
 
 
 OBJECTIVES = {"tiny": tiny, "real": real}
