@@ -87,12 +87,12 @@ class LinearEraser(nn.Module):
         """Sets the moments to those of h (N, dim) and y (N, attributes) alone."""
         for buffer in self.buffers():
             buffer.zero_()
-        self.observe(h, y, momentum=1.0)
+        self.observe(h, y)
 
     @torch.no_grad()
-    def observe(self, h: Tensor, y: Tensor, momentum: float | None = None) -> None:
+    def observe(self, h: Tensor, y: Tensor) -> None:
         """Takes a batch h (B, dim), y (B, attributes) without NaN into the running moments."""
-        m = self.momentum if momentum is None else momentum
+        m = self.momentum
         h, y = h.float(), y.float()
         n = len(h)
         for buffer, value in (

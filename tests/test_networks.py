@@ -42,7 +42,7 @@ def test_before_it_has_seen_anything_the_eraser_is_the_identity():
 def test_a_linear_probe_reads_nothing_of_what_was_observed():
     h, y = leaking()
     eraser = LinearEraser(6, 2)
-    eraser.observe(h, y, momentum=1.0)
+    eraser.observe(h, y)
     erased = eraser(h)
     covariance = (erased - erased.mean(0)).T @ (y - y.mean(0)) / len(h)
     assert read_by_least_squares(h, y).min() > 0.3
@@ -54,7 +54,7 @@ def test_a_logistic_probe_is_best_when_it_answers_the_share():
     """Its loss is convex, and flat where it looks at nothing."""
     h, y = leaking()
     eraser = LinearEraser(6, 2)
-    eraser.observe(h, y, momentum=1.0)
+    eraser.observe(h, y)
     for seen, flat in ((h, False), (eraser(h), True)):
         weight, bias = torch.zeros(6, 2, requires_grad=True), y.mean(0).logit()
         torch.nn.functional.binary_cross_entropy_with_logits(seen @ weight + bias, y).backward()
@@ -65,7 +65,7 @@ def test_as_little_as_possible_is_changed():
     """As many directions as attributes go; the mean and what is uncorrelated with y stay."""
     h, y = leaking()
     eraser = LinearEraser(6, 2)
-    eraser.observe(h, y, momentum=1.0)
+    eraser.observe(h, y)
     erased = eraser(h)
     torch.testing.assert_close(erased.mean(0), h.mean(0), rtol=1e-4, atol=1e-4)
     assert torch.linalg.matrix_rank(eraser.projection, atol=1e-4) == 2
@@ -93,7 +93,7 @@ def test_a_dead_dimension_does_no_harm():
     h, y = leaking()
     h[:, 2] = 1.0
     eraser = LinearEraser(6, 2)
-    eraser.observe(h, y, momentum=1.0)
+    eraser.observe(h, y)
     assert eraser(h).isfinite().all()
     assert read_by_least_squares(eraser(h)[:, [0, 1, 3, 4, 5]], y).max() < 1e-6
 

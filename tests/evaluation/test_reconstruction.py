@@ -49,6 +49,9 @@ def test_agrees_with_the_model_and_keeps_its_mode(make_halves):
     assert torch.allclose(latents.z, model.encode(images).z, atol=1e-5)
     assert result["mse"] == pytest.approx((model.reconstruct(images) - images).square().mean().item(), rel=1e-4)
     assert reconstruction(model, data, latents) == pytest.approx(result)
+    labelled = encode_data(model, data, labelled=True)
+    assert torch.equal(labelled.y, torch.from_numpy(data.labels))
+    assert torch.allclose(labelled.w, model.encode(images, labelled.y).w, atol=1e-5)
 
 
 def test_latents_that_are_not_finite_are_refused(faultless, make_halves):
