@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from csvae_hub.backbones import list_backbones, register_backbone
     from csvae_hub.evaluation import evaluate
-    from csvae_hub.models import CSVAE, create_model, list_models
+    from csvae_hub.models import CSVAE, VAE, CondVAE, CondVAEInfo, create_model, list_models
     from csvae_hub.training import Trainer, TrainerConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "CSVAE": "models",
+    "CondVAE": "models",
+    "CondVAEInfo": "models",
     "Trainer": "training",
     "TrainerConfig": "training",
+    "VAE": "models",
     "create_model": "models",
     "evaluate": "evaluation",
     "list_backbones": "backbones",
@@ -26,8 +29,11 @@ _HOMES = {
 
 __all__ = [
     "CSVAE",
+    "CondVAE",
+    "CondVAEInfo",
     "Trainer",
     "TrainerConfig",
+    "VAE",
     "create_model",
     "evaluate",
     "list_backbones",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -92,7 +93,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         mapping = typing.cast("Mapping[Any, Any]", value)
         return {str(k): _convert(arguments[1], v, f"{path}.{k}") for k, v in mapping.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{path}: expected a float, got a whole number of {value.bit_length()} bits") from None
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
     raise ConfigError(f"{path}: expected {hint.__name__}, got {value!r}")
@@ -127,15 +131,21 @@ class AttributePrior:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which registered backbone carries encoder and decoder, and its options."""
+    """Which registered backbone carries encoder and decoder, and its options.
+
+    `package` is the distribution that brings a backbone from outside csvae-hub; a model fills it in.
+    """
 
     name: str = "conv"
     width: int = 32
     depth: int = 1
     features: int = 512
     film: bool = False
+    package: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
+        is_name = re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?)?", self.package) is not None
+        check(is_name, "backbone.package", "the name of a package, or nothing", self.package)
         for name, lowest in (("width", 1), ("depth", 0), ("features", 1)):
             value = getattr(self, name)
             check(lowest <= value <= MAX_PARAMETER_SIZE, f"backbone.{name}", f"{lowest} to {MAX_PARAMETER_SIZE}", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
 
@@ -30,3 +31,11 @@ def likelihood(name: str, mean: Tensor, scale: float) -> Independent:
 def bernoullis(logits: Tensor) -> Independent:
     """K independent Bernoullis from logits (B, k)."""
     return Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+
+
+def draw(q: Independent, generator: torch.Generator | None = None) -> Tensor:
+    """A reparametrised sample of a diagonal Gaussian; with a generator the noise is drawn where the generator is."""
+    if generator is None:
+        return q.rsample()
+    noise = torch.randn(q.mean.shape, generator=generator, device=generator.device).to(q.mean.device)
+    return q.mean + q.stddev * noise

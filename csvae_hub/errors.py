@@ -29,23 +29,63 @@ class WeightsError(OSError):
 
 
 class UnknownModelError(WeightsError):
-    """A name that is neither a folder nor a packaged model."""
+    """A name that is neither a folder, nor a packaged model, nor a Hub repo."""
 
 
 class MissingWeightsError(WeightsError):
-    """A weights folder without one of its files."""
+    """A weights folder or Hub repo without one of its files."""
 
 
 class CorruptWeightsError(WeightsError):
-    """A file that is truncated, is not what its name says, or holds NaN."""
+    """A file that is truncated or is not what its name says."""
+
+
+class NonFiniteWeightsError(CorruptWeightsError):
+    """Weights that hold NaN or infinity."""
+
+
+class UnsafeWeightsError(WeightsError):
+    """A file that leads out of its folder, by a symbolic link or by its name."""
 
 
 class WeightsMismatchError(WeightsError):
-    """Tensors whose names or shapes are not those of the model that the config describes."""
+    """Tensors whose names, shapes or types are not those of the model that the config describes."""
 
 
 class WeightsVersionError(WeightsError):
     """A weights folder written in a format that this version of the library does not know."""
+
+
+class HubError(WeightsError):
+    """A Hub repo that cannot be read or written; each reason that is known has a subclass."""
+
+
+class HubRepoNotFoundError(HubError, UnknownModelError):
+    """A repo that is not on the Hub, or is private and hidden from this token."""
+
+
+class HubGatedRepoError(HubError):
+    """A repo whose owner lets in only whom they know."""
+
+
+class HubRevisionNotFoundError(HubError):
+    """A branch, tag or commit that a repo does not have."""
+
+
+class HubOfflineError(HubError):
+    """Files that are not in the cache while the network may not be used."""
+
+
+class HubTokenError(HubError):
+    """A token that is missing, wrong or without the right that is needed."""
+
+
+class HubConnectionError(HubError):
+    """A Hub that cannot be reached, is too slow, or breaks off; trying again may help."""
+
+
+class CardError(ValueError):
+    """A model card whose front matter cannot be read."""
 
 
 class MissingExtraError(ImportError):

@@ -1,9 +1,14 @@
-"""Weights folders: config.json, model.safetensors and their JSON companions, read and written. Knows no model class."""
+"""Weights folders: config.json, model.safetensors and their companions, found by name, read and written.
+
+Knows no model class. `csvae_hub.safe_files` and `csvae_hub.tensor_file` open what a folder holds;
+`csvae_hub.hub_client` speaks with the Hub.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -12,24 +17,47 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 from torch import contiguous_format as contiguous
 
 from csvae_hub.config import FORMAT_VERSION
 from csvae_hub.errors import (
     CorruptWeightsError,
-    MissingWeightsError,
+    HubError,
     UnknownModelError,
     WeightsError,
     WeightsVersionError,
     did_you_mean,
 )
+from csvae_hub.safe_files import inside, read_json
+from csvae_hub.tensor_file import TensorFile
+
+__all__ = [
+    "CONFIG",
+    "HUB",
+    "LOCAL",
+    "PACKAGED",
+    "PREPROCESSOR",
+    "WEIGHTS",
+    "list_packaged",
+    "load_weights",
+    "open_weights",
+    "read_config",
+    "read_json",
+    "replacing",
+    "resolve",
+    "save_weights",
+    "write_json",
+]
 
 PACKAGED = Path(__file__).parent / "weights"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-LOCAL = "local-dir:"
+CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor.json"
+LOCAL, HUB = "local-dir:", "hf-hub:"
+MAX_CONFIG = 1 << 20
+"""Upper bound of config.json and preprocessor.json, in bytes."""
+
+_REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 
 def list_packaged() -> list[str]:
@@ -37,29 +65,88 @@ def list_packaged() -> list[str]:
     return sorted(config.parent.name for config in PACKAGED.glob(f"*/{CONFIG}"))
 
 
-def resolve(name_or_path: str | os.PathLike[str]) -> Path:
-    """Gives the weights folder meant: an existing folder, else a packaged model of that name.
+def resolve(
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    force_download: bool = False,
+    local_files_only: bool = False,
+) -> Path:
+    """Gives the weights folder meant: an existing folder, else a packaged model of that name, else a Hub repo's.
 
-    The prefix `local-dir:` asks for a folder and nothing else.
+    The prefix `local-dir:` asks for a folder and nothing else, `hf-hub:` for a Hub repo and nothing else. What is on
+    the Hub is downloaded to the Hub's cache, once; the folder holds the files of one commit.
+
+    Args:
+        name_or_path: a folder, a packaged name, or a repo id such as "user/name".
+        revision: a branch, tag or commit of the Hub repo; by default `main`.
+        token: for private and gated repos; by default the one that `hf auth login` stored. It and the arguments below
+            say how to download, and mean nothing where there is nothing to download.
+        cache_dir: by default the Hub's own, `$HF_HOME/hub`.
+        force_download: download again what is in the cache.
+        local_files_only: use the cache and no network.
 
     Raises:
-        UnknownModelError: there is neither.
+        UnknownModelError: there is none of them.
+        HubError: the Hub repo can't be read; the subclass says why.
+        MissingWeightsError: the Hub repo lacks one of the files.
+        ValueError: a revision of what is no Hub repo.
     """
     name = os.fspath(name_or_path)
-    folder = Path(name.removeprefix(LOCAL))
-    if folder.is_dir():
+    folder = None if name.startswith(HUB) else _local(name)
+    if folder is not None:
+        if revision is not None:
+            raise ValueError(
+                f"revision: expected None, since {folder} is a folder and has no revisions, got {revision!r}. Leave it"
+                f" out, or ask for the Hub repo by '{HUB}user/name'"
+            )
         return folder
-    if folder.is_file():
-        raise UnknownModelError(f"{folder} is a file: expected the folder that holds {CONFIG} and {WEIGHTS}")
-    if name.startswith(LOCAL):
-        raise UnknownModelError(f"no such folder: {folder}. Without {LOCAL!r}, packaged models are looked up as well")
-    packaged = list_packaged()
-    if name in packaged:
-        return PACKAGED / name
-    raise UnknownModelError(
-        f"unknown model {name!r}:{did_you_mean(name, packaged)} expected an existing folder or a packaged model"
-        f" ({', '.join(packaged) or 'none here'})"
-    )
+    repo = name.removeprefix(HUB)
+    if not _REPO_ID.fullmatch(repo):
+        raise _unknown(name)
+    from csvae_hub.hub_client import download
+
+    try:
+        return download(
+            repo,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+        )
+    except HubError as error:
+        if name.startswith(HUB):
+            raise
+        raise type(error)(f"{name!r} is no folder and no packaged model, so the Hub was asked: {error}") from error
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Gives config.json as it stands, once its format is known to be one that this library reads.
+
+    Raises:
+        MissingWeightsError: it is not there.
+        CorruptWeightsError: it is no JSON, or has no format_version.
+        UnsafeWeightsError: it is a symbolic link out of the folder.
+        WeightsVersionError: it was written by a newer library.
+    """
+    path = inside(folder, CONFIG)
+    config = read_json(path, MAX_CONFIG)
+    _check_format_version(config, path)
+    return config
+
+
+def open_weights(folder: str | os.PathLike[str]) -> TensorFile:
+    """Gives a folder's model.safetensors, open: to be used in a `with`.
+
+    Raises:
+        MissingWeightsError: it is not there.
+        CorruptWeightsError: it is truncated or something else than its name says.
+        UnsafeWeightsError: it is a symbolic link out of the folder.
+    """
+    return TensorFile(inside(folder, WEIGHTS))
 
 
 def load_weights(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -68,26 +155,12 @@ def load_weights(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[s
     Raises:
         MissingWeightsError: one of the two files is not there.
         CorruptWeightsError: one is truncated or something else than its name says, or a tensor holds NaN or infinity.
+        UnsafeWeightsError: one is a symbolic link out of the folder.
         WeightsVersionError: the folder was written by a newer library.
     """
-    folder = Path(folder)
-    config = read_json(folder / CONFIG)
-    _check_format_version(config, folder / CONFIG)
-    path = _existing(folder / WEIGHTS)
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise CorruptWeightsError(
-            f"{path} is truncated or corrupt: expected a whole safetensors file, got {path.stat().st_size} bytes"
-            f" ({error}). Copy or download it again"
-        ) from error
-    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
-    if bad:
-        raise CorruptWeightsError(
-            f"{path} holds NaN or infinity in {bad[0]!r}{f' and {len(bad) - 1} other tensors' if bad[1:] else ''}:"
-            " expected finite numbers. Its training has diverged, or float16 was too narrow for it; use other weights"
-        )
-    return config, state
+    config = read_config(folder)
+    with open_weights(folder) as file:
+        return config, file.read(file.shapes)
 
 
 def save_weights(
@@ -103,10 +176,13 @@ def save_weights(
 
     Raises:
         WeightsError: the folder's name is taken by a file.
+        UnsafeWeightsError: a name in extra leads out of the folder.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise WeightsError(f"{folder} is a file: expected the name of a folder to write the weights to")
+    for name in extra or {}:
+        inside(folder, name)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.resolve().parent))
     try:
@@ -121,23 +197,6 @@ def save_weights(
             os.replace(temporary / name, folder / name)
     finally:
         shutil.rmtree(temporary)
-
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Gives the object of a JSON file.
-
-    Raises:
-        MissingWeightsError: there is no such file.
-        CorruptWeightsError: it is not UTF-8 JSON, or not an object.
-    """
-    path = _existing(Path(path))
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptWeightsError(f"{path} is no JSON: {error}. Copy or download it again") from error
-    if not isinstance(content, dict):
-        raise CorruptWeightsError(f"{path}: expected a JSON object {{…}}, got {type(content).__name__}")
-    return content
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -163,13 +222,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _existing(path: Path) -> Path:
-    if path.is_file():
-        return path
-    there = sorted(file.name for file in path.parent.glob("*")) if path.parent.is_dir() else []
-    raise MissingWeightsError(
-        f"no {path.name} in {path.parent}: expected a weights folder as save_pretrained writes it,"
-        f" got {', '.join(there[:8]) or 'nothing'}{', …' if there[8:] else ''}"
+def _local(name: str) -> Path | None:
+    """The folder or packaged model of a name; None where the name may be a Hub repo's."""
+    folder = Path(name.removeprefix(LOCAL))
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise UnknownModelError(f"{folder} is a file: expected the folder that holds {CONFIG} and {WEIGHTS}")
+    if name.startswith(LOCAL):
+        raise UnknownModelError(f"no such folder: {folder}. Without {LOCAL!r}, packaged models are looked up as well")
+    return PACKAGED / name if name in list_packaged() else None
+
+
+def _unknown(name: str) -> UnknownModelError:
+    if name.startswith(HUB):
+        return UnknownModelError(f"{name!r}: expected a Hub repo's id after {HUB!r}, such as '{HUB}user/name'")
+    packaged = list_packaged()
+    return UnknownModelError(
+        f"unknown model {name!r}:{did_you_mean(name, packaged)} expected an existing folder, a packaged model"
+        f" ({', '.join(packaged) or 'none here'}) or a Hub repo such as user/name"
     )
 
 

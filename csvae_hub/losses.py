@@ -5,6 +5,8 @@ Each gives nats per example, shape (B,), unweighted. The weights β live in `tra
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,6 +35,14 @@ def negative_entropy(logits: Tensor) -> Tensor:
     """
     p = logits.sigmoid()
     return (p * F.logsigmoid(logits) + (1 - p) * F.logsigmoid(-logits)).sum(-1)  # finite at saturated logits
+
+
+def confusion(logits: Tensor) -> Tensor:
+    r"""$\sum_i KL(½ \,\|\, q_\delta(y_i \mid z))$ (ours; Tzeng et al. 2015): logits (B, k) to (B,).
+
+    Least where the entropy is greatest. Where the adversary is sure the entropy's gradient vanishes, and this one's doesn't.
+    """
+    return (-0.5 * (F.logsigmoid(logits) + F.logsigmoid(-logits)) - math.log(2)).sum(-1)
 
 
 def adversary(logits: Tensor, y: Tensor, share: Tensor | None = None) -> Tensor:
@@ -74,3 +84,8 @@ def consistency(logits: Tensor, before: Tensor, wished: Tensor, which: Tensor) -
     unedited = torch.ones_like(divergence)
     unedited[rows, which] = 0
     return own, (divergence * unedited).sum(-1)
+
+
+def invariance(q_z: Distribution, q_z_edited: Distribution) -> Tensor:
+    r"""$KL(q(z \mid \hat x) \,\|\, q(z \mid x'))$ of a decoded picture and an edited one (ours): (B,)."""
+    return kl_divergence(q_z, q_z_edited)

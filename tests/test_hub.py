@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -7,8 +9,11 @@ import torch
 from csvae_hub import hub
 from csvae_hub.errors import (
     CorruptWeightsError,
+    HubOfflineError,
     MissingWeightsError,
+    NonFiniteWeightsError,
     UnknownModelError,
+    UnsafeWeightsError,
     WeightsError,
     WeightsVersionError,
 )
@@ -129,7 +134,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path, value):
     state = some_state()
     state["a.half"][3] = value
     hub.save_weights(tmp_path / "model", CONFIG, state)
-    with pytest.raises(CorruptWeightsError, match=r"holds NaN or infinity in 'a.half': expected finite numbers"):
+    with pytest.raises(NonFiniteWeightsError, match=r"holds NaN or infinity in 'a.half': expected finite numbers"):
         hub.load_weights(tmp_path / "model")
 
 
@@ -212,13 +217,82 @@ def test_an_unknown_model_lists_what_there_is(packaged, name):
         hub.resolve(name)
     text = str(caught.value)
     assert text.startswith(f"unknown model {name!r}:")
-    assert text.endswith("expected an existing folder or a packaged model (faces-64)")
+    assert text.endswith("expected an existing folder, a packaged model (faces-64) or a Hub repo such as user/name")
     assert ("did you mean 'faces-64'?" in text) == (name == "Faces_64")
 
 
 def test_a_file_is_no_weights_folder(folder):
     with pytest.raises(UnknownModelError, match=r"config\.json is a file: expected the folder that holds config\.json"):
         hub.resolve(folder / "config.json")
+
+
+@pytest.mark.parametrize("name", ["faces-64", "local-dir:{packaged}"])
+def test_what_is_no_hub_repo_has_no_revisions_and_needs_no_token(packaged, name):
+    name = name.format(packaged=packaged)
+    assert hub.resolve(name, token="hf_x", cache_dir="x", force_download=True, local_files_only=True).is_dir()
+    with pytest.raises(
+        ValueError, match="^revision: expected None, since .* is a folder and has no revisions, got 'v1'"
+    ):
+        hub.resolve(name, revision="v1")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:faces-64", "hf-hub:/etc/passwd", "hf-hub:a/b/c", "hf-hub:", "hf-hub:../a"])
+def test_what_can_t_be_a_hub_repo(packaged, name):
+    with pytest.raises(UnknownModelError, match=f"^'{name}': expected a Hub repo's id after 'hf-hub:', such as"):
+        hub.resolve(name)
+
+
+def test_a_hub_repo_is_asked_for_last_and_only_then_is_its_client_imported(packaged, monkeypatch):
+    asked = []
+
+    def download(repo_id, **options):
+        asked.append((repo_id, options))
+        raise HubOfflineError("no network here")
+
+    monkeypatch.setattr("csvae_hub.hub_client.download", download)
+    for name, words in (
+        ("me/faces", "'me/faces' is no folder and no packaged model, so the Hub was asked: "),
+        ("hf-hub:me/faces", ""),
+    ):
+        with pytest.raises(HubOfflineError) as caught:
+            hub.resolve(name, revision="v1", token="hf_x", cache_dir="here", local_files_only=True)
+        assert str(caught.value) == f"{words}no network here"
+    options = {"token": "hf_x", "cache_dir": "here", "force_download": False, "local_files_only": True}
+    assert asked == [("me/faces", {"revision": "v1", **options})] * 2
+    (packaged.parent / "work/me/faces").mkdir(parents=True)
+    assert hub.resolve("me/faces").is_dir()
+    assert len(asked) == 2
+
+
+def test_packaged_models_and_folders_load_without_the_hub_s_client():
+    code = (
+        "import sys\nfrom csvae_hub import CSVAE, hub\nmodel = CSVAE.from_pretrained('celeba-64', device='cpu')\n"
+        "CSVAE.from_pretrained(hub.PACKAGED / 'celeba-64', device='cpu')\n"
+        "print(*sorted({'huggingface_hub', 'yaml', 'sympy', 'torch._dynamo', 'torchvision'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_link_out_of_the_folder_is_refused_and_one_within_is_not(folder, name):
+    kept = folder / "kept"
+    (folder / name).rename(kept)
+    (folder / name).symlink_to("kept")
+    hub.load_weights(folder)
+    kept.rename(folder.parent / "outside")
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder.parent / "outside")
+    with pytest.raises(
+        UnsafeWeightsError, match=rf"{name} is a symbolic link to .*outside, out of its folder: expected"
+    ):
+        hub.load_weights(folder)
+
+
+@pytest.mark.parametrize("name", ["../training.json", "a/b.json", "/tmp/x.json", "..", "a\\b.json"])
+def test_further_files_stay_in_the_folder(tmp_path, name):
+    with pytest.raises(UnsafeWeightsError, match="expected the plain name of a file, without folders"):
+        hub.save_weights(tmp_path / "model", CONFIG, {}, {name: {}})
+    assert not (tmp_path / "model").exists()
 
 
 def test_json_is_utf_8_ends_in_a_newline_and_replaces(tmp_path):

@@ -21,7 +21,7 @@ def gaussian(shape, event_dims):
     return diagonal_gaussian(torch.randn(shape), torch.rand(shape) + 0.3, event_dims)
 
 
-@pytest.mark.parametrize(("term", "event_dims"), [(losses.kl_w, 2), (losses.kl_z, 1)])
+@pytest.mark.parametrize(("term", "event_dims"), [(losses.kl_w, 2), (losses.kl_z, 1), (losses.invariance, 1)])
 def test_a_kl_is_what_monte_carlo_finds(term, event_dims):
     shape = (4, 3, 2) if event_dims == 2 else (4, 6)
     q, p = gaussian(shape, event_dims), gaussian(shape, event_dims)
@@ -65,6 +65,24 @@ def test_negative_entropy_of_saturated_logits_is_zero_with_a_finite_gradient(siz
     value.sum().backward()
     assert value.item() == pytest.approx(0, abs=1e-12)
     assert logits.grad.isfinite().all()
+
+
+def test_confusion_is_the_divergence_from_knowing_nothing():
+    logits = 3 * torch.randn(6, 4)
+    ignorant = Independent(Bernoulli(torch.full((6, 4), 0.5)), 1)
+    expected = torch.distributions.kl_divergence(ignorant, Independent(Bernoulli(logits=logits), 1))
+    torch.testing.assert_close(losses.confusion(logits), expected)
+    assert losses.confusion(torch.zeros(1, 4)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [20.0, -20.0])
+def test_confusion_still_pushes_where_the_entropy_no_longer_does(size):
+    def slope(term):
+        logits = torch.full((1, 1), size, requires_grad=True)
+        return torch.autograd.grad(term(logits).sum(), logits)[0].item()
+
+    assert slope(losses.confusion) == pytest.approx(math.copysign(0.5, size), abs=1e-3)
+    assert abs(slope(losses.negative_entropy)) < 1e-6
 
 
 def test_the_adversary_s_term_is_the_cross_entropy():

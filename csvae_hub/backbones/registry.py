@@ -1,13 +1,22 @@
-"""The registry of backbones: names to classes, added to by a decorator."""
+"""The registry of backbones: names to classes, added to by a decorator or by an installed package's entry point."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TypeVar
+
+import torch
 
 from csvae_hub.backbones.base import Backbone
 from csvae_hub.config import BackboneConfig
 from csvae_hub.errors import ConfigError, did_you_mean
+
+GROUP = "csvae_hub.backbones"
+"""The entry-point group in which an installed package offers backbones: a name and the class."""
 
 _BACKBONES: dict[str, type[Backbone]] = {}
 B = TypeVar("B", bound=type[Backbone])
@@ -23,7 +32,7 @@ def register_backbone(name: str) -> Callable[[B], B]:
     def add(cls: B) -> B:
         if name in _BACKBONES:
             raise ValueError(f"backbone {name!r} is taken by {_BACKBONES[name].__qualname__}: choose another name")
-        if not issubclass(cls, Backbone):
+        if not (isinstance(cls, type) and issubclass(cls, Backbone)):
             raise ValueError(f"backbone {name!r}: expected a subclass of csvae_hub.backbones.Backbone, got {cls!r}")
         _BACKBONES[name] = cls
         return cls
@@ -32,17 +41,102 @@ def register_backbone(name: str) -> Callable[[B], B]:
 
 
 def list_backbones() -> list[str]:
-    """The names that `BackboneConfig.name` may take, sorted."""
+    """The names that `BackboneConfig.name` may take, sorted.
+
+    Warns:
+        UserWarning: an installed package offers a backbone that can't be used; it is left out.
+    """
+    offered = _offered()
+    for name in sorted(offered.names):
+        try:
+            _load(name, offered)
+        except ConfigError as error:
+            warnings.warn(str(error), stacklevel=2)
     return sorted(_BACKBONES)
 
 
 def create_backbone(config: BackboneConfig, shape: tuple[int, ...], z_dim: int, condition_dim: int) -> Backbone:
     """Builds the backbone that `config.name` names for data of one shape.
 
+    A name that isn't registered is looked for among the entry points of installed packages. A config can't make
+    anything else be imported.
+
     Raises:
-        ConfigError: no such backbone, or one that doesn't take data of this shape.
+        ConfigError: no such backbone, the package that brings it is missing, another or broken, or the backbone
+            doesn't take data of this shape.
     """
-    if config.name not in _BACKBONES:
-        known = ", ".join(list_backbones())
-        raise ConfigError(f"unknown backbone {config.name!r}:{did_you_mean(config.name, _BACKBONES)} Known: {known}")
-    return _BACKBONES[config.name](shape, z_dim, condition_dim, config)
+    name = config.name
+    if name not in _BACKBONES:
+        offered = _offered()
+        if name not in offered.names:
+            raise _unknown(config, {*_BACKBONES, *offered.names})
+        _load(name, offered)
+    package = package_of(name)
+    if config.package and package and _same(config.package) != _same(package):
+        raise ConfigError(
+            f"backbone {name!r}: expected that of package {config.package!r}, got that of {package!r}, which is"
+            f" installed here: uninstall {package} and install {config.package}"
+        )
+    return _BACKBONES[name](shape, z_dim, condition_dim, config)
+
+
+def package_of(name: str) -> str:
+    """The installed package that offers a backbone by an entry point; "" for csvae-hub's own and for no package."""
+    if name in _BACKBONES and _BACKBONES[name].__module__.startswith("csvae_hub.backbones."):
+        return ""
+    packages = [_package(entry) for entry in _offered().select(name=name)]
+    return packages[0] if len(packages) == 1 else ""
+
+
+def with_package(config: BackboneConfig) -> BackboneConfig:
+    """The config with the name of the package that brings its backbone, so that saved weights can tell who lacks it."""
+    return replace(config, package=config.package or package_of(config.name))
+
+
+def _offered() -> EntryPoints:
+    return entry_points(group=GROUP)
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else ""
+
+
+def _same(package: str) -> str:
+    """A package's name as the package index compares it."""
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _load(name: str, offered: EntryPoints) -> None:
+    """Registers the backbone that an entry point gives; on an error the registry is left as it was.
+
+    Raises:
+        ConfigError: two packages offer the name, it is taken, or loading fails; the package is named.
+    """
+    entries = offered.select(name=name)
+    packages = sorted(_package(entry) for entry in entries)
+    if len(packages) > 1:
+        raise ConfigError(f"backbone {name!r} is offered by {' and '.join(packages)}: uninstall all but one of them")
+    before = dict(_BACKBONES)
+    try:
+        with torch._C.DisableTorchFunction():  # weights are loaded under modes that must not reach a module's tensors
+            cls = entries[name].load()
+        if _BACKBONES.get(name) is not cls:  # the module may use the decorator besides
+            register_backbone(name)(cls)
+    except Exception as error:
+        _BACKBONES.clear()
+        _BACKBONES.update(before)
+        raise ConfigError(
+            f"backbone {name!r} of package {packages[0]!r} can't be loaded ({type(error).__name__}: {error}):"
+            f" upgrade or uninstall {packages[0]}"
+        ) from error
+
+
+def _unknown(config: BackboneConfig, known: set[str]) -> ConfigError:
+    if config.package:
+        return ConfigError(
+            f"backbone {config.name!r} comes with the package {config.package!r}, which is not installed here."
+            f" If you trust it: pip install {config.package}"
+        )
+    return ConfigError(
+        f"unknown backbone {config.name!r}:{did_you_mean(config.name, known)} Known: {', '.join(sorted(known))}"
+    )

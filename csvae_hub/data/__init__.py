@@ -1,20 +1,26 @@
-"""Data sets: a folder with a CSV, CelebA as it is published, and the Swiss roll."""
+"""Data sets: a folder with a CSV, CelebA as it is published, drawn faces, and the Swiss roll."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from csvae_hub.data.base import AttributeData
 from csvae_hub.data.celeba import ATTRIBUTES_FILE, celeba_folder, load_celeba
 from csvae_hub.data.swiss_roll import swiss_roll
+from csvae_hub.data.synthetic_faces import SyntheticFaces
 from csvae_hub.data.table import load_table, table_splits
 from csvae_hub.errors import DataError
 
-__all__ = ["AttributeData", "load_celeba", "load_data", "load_table", "swiss_roll", "table_splits"]
+__all__ = ["AttributeData", "SyntheticFaces", "load_celeba", "load_data", "load_table", "swiss_roll", "table_splits"]
 
-SWISS_ROLL = "swiss-roll"
-SWISS_ROLL_SPLITS = ("train", "valid", "test")
+DRAWN: dict[str, Callable[[int, int, int], AttributeData]] = {
+    "swiss-roll": lambda n, seed, image_size: swiss_roll(n, seed),
+    "synthetic-faces": SyntheticFaces,
+}
+"""Data sets that are drawn, not read: each from how many examples, the seed and the side of a picture."""
+
+DRAWN_SPLITS = ("train", "valid", "test")
 
 
 def load_data(
@@ -29,23 +35,23 @@ def load_data(
     """Loads a data set by name or by what its folder looks like.
 
     Args:
-        spec: `swiss-roll`; or a folder in CelebA's own layout, as `load_celeba` takes; or one with `attributes.csv`, as
-            `load_table` takes.
+        spec: `swiss-roll` or `synthetic-faces`, which are drawn; or a folder in CelebA's own layout, as `load_celeba`
+            takes; or one with `attributes.csv`, as `load_table` takes.
         attributes: which, in which order; the default is all.
-        split: `train`, `valid` or `test`; folders also have `all`.
+        split: `train`, `valid` or `test`, which are other draws where the data is drawn; folders also have `all`.
         image_size: side of the square pictures in pixels; the Swiss roll has none.
         cache_dir: where decoded pictures are kept; by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`.
-        examples: how many points of the Swiss roll each split has; folders have what they have.
-        seed: of the Swiss roll's points; its splits differ whatever the seed.
+        examples: how many examples each split of drawn data has; folders have what they have.
+        seed: of drawn data; its splits differ whatever the seed.
 
     Raises:
         DataError: neither the name nor the folder is known, or its data is broken.
         UnknownAttributeError: an attribute that the data lacks.
     """
-    if str(spec) == SWISS_ROLL:
-        if split not in SWISS_ROLL_SPLITS:
-            raise DataError(f"split: expected {', '.join(SWISS_ROLL_SPLITS)} of {SWISS_ROLL}, got {split!r}")
-        data = swiss_roll(examples, len(SWISS_ROLL_SPLITS) * seed + SWISS_ROLL_SPLITS.index(split))
+    if str(spec) in DRAWN:
+        if split not in DRAWN_SPLITS:
+            raise DataError(f"split: expected {', '.join(DRAWN_SPLITS)} of {spec}, got {split!r}")
+        data = DRAWN[str(spec)](examples, len(DRAWN_SPLITS) * seed + DRAWN_SPLITS.index(split), image_size)
         return data if attributes is None else data.select(attributes)
     folder = Path(spec).expanduser()
     if celeba_folder(folder) is not None:
@@ -57,6 +63,6 @@ def load_data(
     else:
         got = "a folder without these" if any(folder.iterdir()) else "an empty folder"
     raise DataError(
-        f"{spec}: expected {SWISS_ROLL}, a folder with images/ and attributes.csv, or CelebA's folder with "
+        f"{spec}: expected {', '.join(DRAWN)}, a folder with images/ and attributes.csv, or CelebA's folder with "
         f"{ATTRIBUTES_FILE} and img_align_celeba/; got {got}"
     )

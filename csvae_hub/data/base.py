@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -21,6 +21,20 @@ _CELLS = {"1": 1.0, "1.0": 1.0, "True": 1.0, "0": 0.0, "0.0": 0.0, "False": 0.0,
 _CELLS |= dict.fromkeys(("", "nan", "NaN"), float("nan"))
 
 
+class Renderer(Protocol):
+    """Draws examples of a data set anew, with one attribute changed and all else as it was."""
+
+    def __call__(
+        self, rows: NDArray[np.int64], attribute: str, value: bool, kinds: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Pictures, uint8 (B, C, H, W): rows (B,) of the data as it was drawn, with the attribute set to `value`.
+
+        The variation inside the attribute is that of the rows `kinds` (B,), which are the same rows for the examples'
+        own. With an example's own value and kind the picture has the bits of the example.
+        """
+        ...
+
+
 class AttributeData(Dataset[tuple[Tensor, Tensor]]):
     """Examples x with k binary attributes y: a map-style data set that also gives whole batches at once.
 
@@ -29,6 +43,8 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         labels: float32 (N, k): 0 absent, 1 present, NaN where the label is missing.
         attributes: the k names, in the order of the columns of `labels`.
         files: the N file names, where the examples come from files.
+        renderer: draws counterfactuals, where the examples are drawn from known factors.
+        rows: int64 (N,), the renderer's row of each example; the default is 0 to N - 1.
 
     Raises:
         DataError: arrays of another type or shape, labels other than 0, 1 and NaN, or a name that is there twice.
@@ -40,6 +56,9 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         labels: NDArray[np.float32],
         attributes: Sequence[str],
         files: Sequence[str] | None = None,
+        *,
+        renderer: Renderer | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         if (images.dtype, images.ndim) not in ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2)):
             raise DataError(
@@ -57,10 +76,14 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
             raise DataError(f"attributes: expected each name once, got {', '.join(attributes)}")
         if files is not None and len(files) != len(images):
             raise DataError(f"files: expected {len(images)} names, one an example, got {len(files)}")
+        if rows is not None and rows.shape != (len(images),):
+            raise DataError(f"rows: expected shape {(len(images),)}, one an example, got {rows.shape}")
         self.images = images
         self.labels = np.asarray(labels, dtype=np.float32)
         self.attributes = tuple(attributes)
         self.files = None if files is None else list(files)
+        self._renderer = renderer
+        self._rows = np.arange(len(images)) if rows is None else rows
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,6 +125,42 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
             x = x.float().div_(255)
         return x, torch.from_numpy(self.labels[rows])
 
+    @property
+    def has_counterfactuals(self) -> bool:
+        """Whether `counterfactual` can draw the same examples with one attribute changed."""
+        return self._renderer is not None
+
+    def counterfactual(self, indices: Indices, attribute: str, value: bool, kinds: Indices | None = None) -> Tensor:
+        """The examples with one attribute set, all else equal: pictures, float32 (B, C, H, W) in [0, 1].
+
+        This is the truth that an edit can be held against. With the value that an example has, and its own kind, it is
+        the example itself, to the bit.
+
+        Args:
+            indices: which examples, B of them.
+            attribute: which attribute.
+            value: True for present, False for absent.
+            kinds: B other examples of this data, one an index: the variation inside the attribute (which hat, how long
+                a beard) is taken from them, whether or not they have the attribute. By default each example's own.
+                Where the attribute is set absent, nothing varies inside it.
+
+        Raises:
+            DataError: data that isn't drawn from known factors, or another number of kinds than of indices.
+            UnknownAttributeError: an attribute that the data lacks.
+            IndexError: an index beyond the data.
+        """
+        column_indices([attribute], self.attributes)
+        if self._renderer is None:
+            raise DataError(
+                "counterfactual: expected data drawn from known factors, got pictures or points as they are: "
+                "load synthetic-faces"
+            )
+        rows = self._rows[_rows(indices)]
+        others = rows if kinds is None else self._rows[_rows(kinds)]
+        if len(others) != len(rows):
+            raise DataError(f"kinds: expected one example an index, {len(rows)}, got {len(others)}")
+        return torch.from_numpy(self._renderer(rows, attribute, bool(value), others)).float().div_(255)
+
     def select(self, attributes: Sequence[str]) -> AttributeData:
         """The same examples with these attributes, in this order.
 
@@ -109,7 +168,8 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
             UnknownAttributeError: a name that the data lacks; the error gives near ones.
         """
         columns = column_indices(attributes, self.attributes)
-        return AttributeData(self.images, self.labels[:, columns], attributes, self.files)
+        labels = self.labels[:, columns]
+        return AttributeData(self.images, labels, attributes, self.files, renderer=self._renderer, rows=self._rows)
 
     def subset(self, indices: Indices) -> AttributeData:
         """The examples at these indices, in this order; a run of neighbours shares the memory, others are copied.
@@ -122,7 +182,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         files = None if self.files is None else [self.files[i] for i in rows]
         run = len(rows) > 0 and rows[0] >= 0 and bool(np.all(np.diff(rows) == 1))
         images = self.images[rows[0] : rows[-1] + 1] if run else self.images[rows]
-        return AttributeData(images, labels, self.attributes, files)
+        return AttributeData(images, labels, self.attributes, files, renderer=self._renderer, rows=self._rows[rows])
 
 
 def _rows(indices: Indices) -> NDArray[np.int64]:

@@ -1,20 +1,34 @@
-"""How good a model is: reconstruction, attribute change by an independent judge, leakage by fresh probes."""
+"""How good a model is: reconstruction, edits by an independent judge and against the truth, leakage by fresh probes."""
 
 from __future__ import annotations
 
 from csvae_hub.evaluation.attribute_change import attribute_change
+from csvae_hub.evaluation.bound import bound
 from csvae_hub.evaluation.classifier import AttributeClassifier, classifier_metrics, train_classifier
+from csvae_hub.evaluation.compare import compare, over_seeds
 from csvae_hub.evaluation.leakage import leakage
 from csvae_hub.evaluation.reconstruction import reconstruction
-from csvae_hub.evaluation.report import evaluate, markdown_table
+from csvae_hub.evaluation.report import evaluate, train_judge
+from csvae_hub.evaluation.splits import check_disjoint
+from csvae_hub.evaluation.tables import comparison_table, markdown_table
+from csvae_hub.evaluation.truth import distance_to_truth
+from csvae_hub.evaluation.variety import variety
 
 __all__ = [
     "AttributeClassifier",
     "attribute_change",
+    "bound",
+    "check_disjoint",
     "classifier_metrics",
+    "compare",
+    "comparison_table",
+    "distance_to_truth",
     "evaluate",
     "leakage",
     "markdown_table",
+    "over_seeds",
     "reconstruction",
     "train_classifier",
+    "train_judge",
+    "variety",
 ]

@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import unknown_attribute
 from csvae_hub.evaluation.classifier import AttributeClassifier
-from csvae_hub.evaluation.encoding import decode_in_batches, encode_data, evaluating
+from csvae_hub.evaluation.encoding import decode_in_batches, edited, encode_data
+from csvae_hub.evaluation.metrics import mean, one_sided, roc_auc
 from csvae_hub.models import AttributeModel, Latents
 
 CHANCE = 0.6
 """A judge whose ROC AUC on real pictures lies below this says nothing about edited ones."""
+DIRECTIONS = (("to_present", True), ("to_absent", False))
 
 
 def attribute_change(
@@ -24,7 +27,8 @@ def attribute_change(
     """Switches each attribute of each picture against its label, one at a time, and asks the judge about the outcome.
 
     A picture labelled absent is set to True, one labelled present to False, by `model.edit` on latents encoded
-    without labels.
+    without labels. Where the judge can't read an attribute of the unedited pictures (ROC AUC below 0.6, or not to be
+    told, since one class is missing), its answers on that attribute are left out of all figures.
 
     Args:
         model: a model of images.
@@ -34,10 +38,11 @@ def attribute_change(
 
     Returns:
         For each attribute and for each of the directions `to_present` and `to_absent`: `wished`, the share that the
-        judge takes for the wished class (p > 0.5), and `before`, the same share among the unedited reconstructions;
-        `others`, the mean |Δp| of the other attributes against the reconstruction, and `others_original` against
-        the original; `count`. A direction without pictures is None, with a `reason`. At the top the means of `wished`
-        and `others` over attributes and directions, and `worst`, the least `wished` of all directions.
+        judge takes for the wished class (p > 0.5), and `before`, the same share among the unedited reconstructions,
+        both None with a `reason` where the judge can't tell; `others`, the mean |Δp| of the other attributes against
+        the reconstruction, and `others_original` against the original; `count`. A direction without pictures is None,
+        and the attribute has a `reason`. At the top the means of all these over attributes and directions, as far as
+        they are known, and `worst`, the least `wished` of all directions.
 
     Raises:
         UnknownAttributeError: the judge or the data lacks an attribute of the model.
@@ -57,49 +62,57 @@ def attribute_change(
 
     rows = torch.arange(len(data)).split(256)
     original = torch.cat([judge.probabilities(data.batch(part)[0])[:, columns] for part in rows])
+    doubts = [judge_doubt(original[:, i].numpy(), data.labels[:, i]) for i in range(len(columns))]
+    trusted = torch.tensor([doubt is None for doubt in doubts])
     reconstructed = judged(latents)
     attributes: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(model.attributes):
         attributes[name] = {}
-        for direction, value in (("to_present", True), ("to_absent", False)):
+        others = trusted & (torch.arange(len(trusted)) != i)
+        for direction, value in DIRECTIONS:
             chosen = torch.from_numpy(np.flatnonzero(data.labels[:, i] == (not value)))
             if len(chosen) == 0:
                 attributes[name][direction] = None
-                attributes[name]["reason"] = f"no picture is labelled {'absent' if value else 'present'}"
+                attributes[name]["reason"] = without_pictures(data.labels[:, i], value)
                 continue
-            with evaluating(model):
-                edited = model.edit(latents[chosen].to(model.device), {name: value}).to("cpu")
-            answer = judged(edited)
+            answer = judged(edited(model, latents[chosen], {name: value}))
+            doubt = doubts[i]
             attributes[name][direction] = {
-                "wished": _share(answer[:, i], value),
-                "before": _share(reconstructed[chosen, i], value),
-                "others": _change_of_others(answer, reconstructed[chosen], i),
-                "others_original": _change_of_others(answer, original[chosen], i),
+                "wished": _share(answer[:, i], value) if doubt is None else None,
+                "before": _share(reconstructed[chosen, i], value) if doubt is None else None,
+                **({} if doubt is None else {"reason": doubt}),
+                "others": _change(answer, reconstructed[chosen], others),
+                "others_original": _change(answer, original[chosen], others),
                 "count": len(chosen),
             }
-    directions = [entry[d] for entry in attributes.values() for d in ("to_present", "to_absent") if entry[d]]
-    return {
-        "wished": _mean([d["wished"] for d in directions]),
-        "worst": min((d["wished"] for d in directions), default=None),
-        "before": _mean([d["before"] for d in directions]),
-        "others": _mean([d["others"] for d in directions]),
-        "others_original": _mean([d["others_original"] for d in directions]),
-        "attributes": attributes,
-    }
+    directions = [entry[d] for entry in attributes.values() for d, _ in DIRECTIONS if entry[d]]
+    means = {key: mean(d[key] for d in directions) for key in ("before", "others", "others_original")}
+    wished = [d["wished"] for d in directions]
+    worst = min((share for share in wished if share is not None), default=None)
+    return {"wished": mean(wished), "worst": worst, **means, "attributes": attributes}
+
+
+def judge_doubt(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> str | None:
+    """Why a judge's word on an attribute says nothing, or None where it does: its scores and the labels (N,)."""
+    missing = one_sided(labels)
+    if missing is not None:
+        return f"the pictures have {missing}: whether the judge reads the attribute can't be told"
+    auc = roc_auc(scores, labels)
+    return None if auc >= CHANCE else f"the judge is at chance: its ROC AUC on unedited pictures is {auc:.2f}"
+
+
+def without_pictures(labels: NDArray[np.float32], value: bool) -> str:
+    """Why there is nothing to be set to a value: labels (N,) of one attribute."""
+    return "no picture has a label" if np.isnan(labels).all() else f"no picture is labelled {_word(not value)}"
+
+
+def _word(value: bool) -> str:
+    return "present" if value else "absent"
 
 
 def _share(probabilities: Tensor, value: bool) -> float:
     return ((probabilities > 0.5) == value).float().mean().item()
 
 
-def _change_of_others(after: Tensor, before: Tensor, column: int) -> float | None:
-    if after.shape[1] == 1:
-        return None
-    change = (after - before).abs()
-    change = torch.cat([change[:, :column], change[:, column + 1 :]], dim=1)
-    return change.mean().item()
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _change(after: Tensor, before: Tensor, columns: Tensor) -> float | None:
+    return (after - before)[:, columns].abs().mean().item() if columns.any() else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch import Tensor
 from csvae_hub.data.base import AttributeData
 from csvae_hub.models import AttributeModel, Latents
 
-BATCH = 256
+BATCH = 64
+"""Pictures at once: larger batches fall out of a CPU's cache and take longer."""
 
 
 @contextmanager
@@ -48,7 +50,27 @@ def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = 
 
 
 def decode_in_batches(model: AttributeModel, latents: Latents) -> Iterator[Tensor]:
-    """Decoded batches (B, *shape) of at most 256, on the CPU, in the order of the latents."""
+    """Decoded batches (B, *shape) of at most `BATCH`, on the CPU, in the order of the latents."""
     with evaluating(model):
         for start in range(0, len(latents), BATCH):
             yield model.decode(latents[start : start + BATCH].to(model.device)).float().cpu()
+
+
+def decode_all(model: AttributeModel, latents: Latents) -> Tensor:
+    """All decoded examples (N, *shape) at once, on the CPU: for few."""
+    return torch.cat(list(decode_in_batches(model, latents)))
+
+
+def edited(
+    model: AttributeModel, latents: Latents, values: Mapping[str, Any], generator: torch.Generator | None = None
+) -> Latents:
+    """`model.edit` of latents on the CPU, which go to the model's device and come back; so do latents as values."""
+    there = {name: value.to(model.device) if isinstance(value, Latents) else value for name, value in values.items()}
+    with evaluating(model):
+        return model.edit(latents.to(model.device), there, generator=generator).to("cpu")
+
+
+def as_input(model: AttributeModel, x: Tensor) -> Tensor:
+    """Examples (B, *data.shape) as the model takes them: on its device, in its type, grey where it is grey."""
+    x = x.to(model.device, model.dtype)
+    return x.mean(1, keepdim=True) if model.config.is_image and model.config.shape[0] == 1 else x

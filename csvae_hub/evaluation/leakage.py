@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from csvae_hub.errors import require
 from csvae_hub.evaluation.classifier import masked_cross_entropy
-from csvae_hub.evaluation.metrics import bootstrap_auc, roc_auc
+from csvae_hub.evaluation.metrics import bootstrap_auc, mean, one_sided, roc_auc
 from csvae_hub.models import Latents
 
 Scores = NDArray[np.float64]
@@ -44,7 +44,7 @@ def leakage(
         with a 95 % interval `low` to `high`, or `auc` None with a `reason`. `w_others`: attribute i from w_j, mean
         over j ≠ i, by kind: `mean` and, for each attribute, the mean `auc` and the greatest, `max`, with its
         `subspace`. Attributes that go together in the data (beards and Male) are read from one another's subspaces
-        even by a perfect model.
+        even by a perfect model. For a model without subspaces the three are None, and `reason` says so.
 
     Raises:
         MissingExtraError: scikit-learn is missing.
@@ -56,30 +56,30 @@ def leakage(
         if y.shape != (len(part), len(names)):
             raise ValueError(f"labels: expected shape {(len(part), len(names))}, one row a latent, got {y.shape}")
     reasons = [_reason(train[:, i], test[:, i]) for i in range(len(names))]
-    result: dict[str, Any] = {"z": {}, "w_own": {}, "w_others": {}}
-    z = tuple(_standardised([part.z[None] for part in latents]))
-    w = tuple(_standardised([part.w.transpose(0, 1) for part in latents]))
+
+    def probes(codes: list[Tensor], width: int) -> dict[str, Scores]:
+        return {
+            "logistic": logistic_probe(codes[0], train, codes[2]),
+            "mlp": mlp_probe(codes[0], train, codes[1], valid, codes[2], seed=seed, width=width),
+        }
+
+    def own(scores: Scores) -> Scores:
+        return np.stack([scores[i, :, i] for i in range(len(names))], axis=1)
+
+    def table(scores: Scores, extreme: str) -> dict[str, Any]:
+        return _table(names, scores, test, reasons, extreme, seed, resamples)
+
+    z = probes(_standardised([part.z[None] for part in latents]), width=256)
+    result: dict[str, Any] = {"z": {kind: table(scores[0], "max") for kind, scores in z.items()}}
+    if latents[0].w.shape[-1] == 0:
+        without = dict.fromkeys(("w_own", "w_others", "w_own_labelled"))
+        return {**result, **without, "reason": "the model has no subspaces: there is no w to read from"}
+    w = probes(_standardised([part.w.transpose(0, 1) for part in latents]), width=64)
+    result["w_own"] = {kind: table(own(scores), "min") for kind, scores in w.items()}
+    result["w_others"] = {kind: _others(names, scores, test, reasons) for kind, scores in w.items()}
     if labelled is not None:
-        w_labelled = _standardised([part.w.transpose(0, 1) for part in labelled])
-        result["w_own_labelled"] = {}
-        for kind, from_w in (
-            ("logistic", logistic_probe(w_labelled[0], train, w_labelled[2])),
-            ("mlp", mlp_probe(w_labelled[0], train, w_labelled[1], valid, w_labelled[2], seed=seed, width=64)),
-        ):
-            own = np.stack([from_w[i, :, i] for i in range(len(names))], axis=1)
-            result["w_own_labelled"][kind] = _table(names, own, test, reasons, "min", seed, resamples)
-    scores = {
-        "logistic": (logistic_probe(z[0], train, z[2]), logistic_probe(w[0], train, w[2])),
-        "mlp": (
-            mlp_probe(z[0], train, z[1], valid, z[2], seed=seed),
-            mlp_probe(w[0], train, w[1], valid, w[2], seed=seed, width=64),
-        ),
-    }
-    for kind, (from_z, from_w) in scores.items():
-        own = np.stack([from_w[i, :, i] for i in range(len(names))], axis=1)
-        result["z"][kind] = _table(names, from_z[0], test, reasons, "max", seed, resamples)
-        result["w_own"][kind] = _table(names, own, test, reasons, "min", seed, resamples)
-        result["w_others"][kind] = _others(names, from_w, test, reasons)
+        told = probes(_standardised([part.w.transpose(0, 1) for part in labelled]), width=64)
+        result["w_own_labelled"] = {kind: table(own(scores), "min") for kind, scores in told.items()}
     return result
 
 
@@ -195,9 +195,8 @@ def _standardised(splits: list[Tensor]) -> list[Tensor]:
 
 def _reason(train: NDArray[np.float32], test: NDArray[np.float32]) -> str | None:
     for name, labels in (("train", train), ("test", test)):
-        classes = np.unique(labels[~np.isnan(labels)])
-        if len(classes) < 2:
-            held = "no label" if len(classes) == 0 else f"only the class {'present' if classes[0] else 'absent'}"
+        held = one_sided(labels)
+        if held is not None:
             return f"the {name} split has {held}"
     return None
 
@@ -221,7 +220,7 @@ def _table(
     values = [entry["auc"] for entry in attributes.values() if entry["auc"] is not None]
     bound = {"max": max, "min": min}[extreme]
     return {
-        "mean": float(np.mean(values)) if values else None,
+        "mean": mean(values),
         extreme: bound(values) if values else None,
         "attributes": attributes,
     }
@@ -239,5 +238,4 @@ def _others(
         values = {names[j]: roc_auc(scores[j, :, i], labels[:, i]) for j in range(len(names)) if j != i}
         subspace = max(values, key=lambda j: values[j])
         attributes[name] = {"auc": float(np.mean(list(values.values()))), "max": values[subspace], "subspace": subspace}
-    known = [entry["auc"] for entry in attributes.values() if entry["auc"] is not None]
-    return {"mean": float(np.mean(known)) if known else None, "attributes": attributes}
+    return {"mean": mean(entry["auc"] for entry in attributes.values()), "attributes": attributes}

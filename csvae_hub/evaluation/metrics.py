@@ -1,8 +1,32 @@
-"""Ranking metrics that need nothing but NumPy."""
+"""Ranking metrics, and means that leave out what is not known; they need nothing but NumPy."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are known, or None where none is.
+
+    >>> mean([1.0, None, 2.0])
+    1.5
+    """
+    known = [value for value in values if value is not None]
+    return float(sum(known) / len(known)) if known else None
+
+
+def one_sided(labels: np.ndarray) -> str | None:
+    """Why labels (N,) can't be told apart, in words, or None where both classes are there; NaN is no label.
+
+    >>> one_sided(np.array([1.0, 1.0, np.nan]))
+    'only the class present'
+    """
+    classes = np.unique(labels[~np.isnan(labels)])
+    if len(classes) == 0:
+        return "no label"
+    return f"only the class {'present' if classes[0] else 'absent'}" if len(classes) == 1 else None
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:

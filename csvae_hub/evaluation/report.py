@@ -1,22 +1,23 @@
-"""The whole evaluation of a model as one JSON-able result, and as Markdown."""
+"""The whole evaluation of a model as one JSON-able result."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping
-from itertools import combinations
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
 from csvae_hub.data.base import AttributeData
-from csvae_hub.errors import DataError
 from csvae_hub.evaluation.attribute_change import CHANCE, attribute_change
+from csvae_hub.evaluation.bound import bound
 from csvae_hub.evaluation.classifier import AttributeClassifier, classifier_metrics, train_classifier
 from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.evaluation.leakage import leakage
+from csvae_hub.evaluation.metrics import mean
 from csvae_hub.evaluation.reconstruction import reconstruction
+from csvae_hub.evaluation.splits import check_disjoint
+from csvae_hub.evaluation.truth import distance_to_truth
+from csvae_hub.evaluation.variety import variety
 from csvae_hub.models import AttributeModel
 
 JUDGE_WIDTH, JUDGE_DEPTH = 24, 2
@@ -36,7 +37,7 @@ def evaluate(
     device: torch.device | str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Reconstruction, attribute change and leakage of a model, measured on the test split.
+    """Reconstruction, bound, attribute change, distance to the truth, variety and leakage, on the test split.
 
     Args:
         model: any of the family; it is moved to `device` and stays there.
@@ -45,7 +46,7 @@ def evaluate(
         test_data: everything is measured here.
         judge: a classifier trained on other pictures than `test_data`, and not the one that guided the model's
             training; by default one is trained on `train_data`.
-        seed: of the judge, the probes and the bootstrap.
+        seed: of the judge, the probes, the bootstrap and the samples.
         judge_epochs: how long the judge is trained, where none is given.
         precision: of the judge's training, "float32" or "bfloat16".
         device: by default the model's own.
@@ -53,9 +54,11 @@ def evaluate(
 
     Returns:
         Plain JSON types: `model`, `attributes`, `seed`, `data` (count and fingerprint of each split), `judge` (its
-        accuracy and AUC on test; `at_chance` names the attributes whose AUC is below 0.6, on which it says nothing),
-        `reconstruction`, `attribute_change` and `leakage` as the functions of these names give them. For models
-        of vectors, `judge` and `attribute_change` are None and `reason` says so.
+        accuracy and AUC on test; `at_chance` names the attributes whose AUC is below 0.6, on which it says nothing);
+        `reconstruction`, `bound`, `attribute_change`, `variety` and `leakage` as the functions of these names give
+        them, and `truth` as `distance_to_truth` does, None where the data has no counterfactuals. For models
+        of vectors, `judge` and `attribute_change` are None and `reason` says so. The same seed gives the same
+        result on the same machine.
 
     Raises:
         DataError: a split is empty, or two splits share an example.
@@ -68,97 +71,75 @@ def evaluate(
     check_disjoint(splits)
     if device is not None:
         model.to(device)
+    test_data = splits["test"]
     result: dict[str, Any] = {
         "model": model.config.model,
         "attributes": list(model.attributes),
         "seed": seed,
         "data": {name: {"count": len(data), "fingerprint": data.fingerprint} for name, data in splits.items()},
+        "judge": None,
     }
     say("encoding the three splits")
     train, valid, test = (encode_data(model, data) for data in splits.values())
-    labelled = tuple(encode_data(model, data, labelled=True) for data in splits.values())
-    say("reconstruction")
-    result["judge"] = result["attribute_change"] = None
-    result["reconstruction"] = reconstruction(model, splits["test"], test)
+    say("reconstruction and bound")
+    result["reconstruction"] = reconstruction(model, test_data, test)
+    result["bound"] = bound(model, test_data, seed=seed)
+    result["attribute_change"] = None
     if model.config.is_image:
         if judge is None:
-            judge = _train_judge(splits["train"], seed, judge_epochs, precision, model.device, say)
+            judge = train_judge(
+                splits["train"],
+                seed=seed,
+                epochs=judge_epochs,
+                precision=precision,
+                device=model.device,
+                progress=progress,
+            )
         judge.to(model.device)
         say("attribute change")
-        result["judge"] = _judge_record(judge, splits["test"])
-        result["attribute_change"] = attribute_change(model, splits["test"], judge, test)
+        result["judge"] = _judge_record(judge, test_data)
+        result["attribute_change"] = attribute_change(model, test_data, judge, test)
     else:
         result["reason"] = "the model takes vectors: there is no judge of edited pictures"
+    result["truth"] = None
+    if test_data.has_counterfactuals:
+        say("distance to the truth")
+        result["truth"] = distance_to_truth(model, test_data, test, seed=seed)
+    say("variety")
+    result["variety"] = variety(model, test_data, test, seed=seed)
     say("leakage")
-    labels = (splits["train"].labels, splits["valid"].labels, splits["test"].labels)
-    result["leakage"] = leakage((train, valid, test), labels, (labelled[0], labelled[1], labelled[2]), seed=seed)
+    labels = (splits["train"].labels, splits["valid"].labels, test_data.labels)
+    labelled = None
+    if test.w.shape[-1]:
+        on_train, on_valid, on_test = (encode_data(model, data, labelled=True) for data in splits.values())
+        labelled = (on_train, on_valid, on_test)
+    result["leakage"] = leakage((train, valid, test), labels, labelled, seed=seed)
     return result
 
 
-def check_disjoint(splits: Mapping[str, AttributeData]) -> None:
-    """Checks that no example is in two of the named splits: by file name, or by content where there are no files.
+def train_judge(
+    data: AttributeData,
+    *,
+    seed: int = 0,
+    epochs: int = 11,
+    precision: str = "float32",
+    device: torch.device | str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> AttributeClassifier:
+    """A judge of edits as `evaluate` trains one: on all of `data`, of another size than the guide of training.
+
+    Args:
+        data: N pictures and their attributes.
+        seed: of weights, order and augmentation.
+        epochs: passes over the data.
+        precision: "float32" or "bfloat16".
+        device: by default CUDA where there is one, else the CPU.
+        progress: is called with a line before the first and after each epoch.
 
     Raises:
-        DataError: a split is empty, or two share an example.
+        ValueError: what `train_classifier` refuses.
     """
-    for name, data in splits.items():
-        if len(data) == 0:
-            raise DataError(f"{name} split: expected at least one example, got none")
-    for (first, a), (second, b) in combinations(splits.items(), 2):
-        shared = set(_keys(a, b)) & set(_keys(b, a))
-        if shared:
-            example = f", such as {min(shared)}" if a.files is not None and b.files is not None else ""
-            raise DataError(
-                f"the splits {first} and {second} share {len(shared)} example(s){example}: expected none, since "
-                "figures from examples that were trained on say nothing. Give each example to one split"
-            )
-
-
-def markdown_table(result: Mapping[str, Any]) -> str:
-    """The figures of `evaluate`'s result as Markdown: a line of means, and one row for each attribute."""
-    rec, change, leak = result["reconstruction"], result["attribute_change"], result["leakage"]
-    z, own, labelled = leak["z"], leak["w_own"], leak.get("w_own_labelled")
-    lines = [
-        "| MSE | PSNR (dB) | SSIM | wished class | worst direction | others, mean abs. Δp "
-        "| AUC from z (logistic / MLP) | AUC from w_i (y inferred / y given) |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        _row(
-            _number(rec["mse"], 4),
-            _number(rec["psnr"], 1),
-            _number(rec["ssim"], 3),
-            _percent(change and change["wished"]),
-            _percent(change and change["worst"]),
-            _number(change and change["others"], 3),
-            f"{_number(z['logistic']['mean'], 3)} / {_number(z['mlp']['mean'], 3)}",
-            f"{_number(own['mlp']['mean'], 3)} / {_number(labelled['mlp']['mean'] if labelled else None, 3)}",
-        ),
-        "",
-        "| attribute | wished: to present | wished: to absent | others: to present | others: to absent "
-        "| z, logistic | z, MLP | w_i | judge's accuracy |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for name in result["attributes"]:
-        entry = change["attributes"][name] if change else {}
-        to = [entry.get(direction) or {} for direction in ("to_present", "to_absent")]
-        lines.append(
-            _row(
-                name,
-                *(_percent(d.get("wished")) for d in to),
-                *(_number(d.get("others"), 3) for d in to),
-                *(_interval(z[kind]["attributes"][name]) for kind in ("logistic", "mlp")),
-                _number(own["mlp"]["attributes"][name]["auc"], 3),
-                _percent(result["judge"]["attributes"][name]["accuracy"] if result["judge"] else None),
-            )
-        )
-    if result["judge"] and result["judge"]["at_chance"]:
-        names = ", ".join(result["judge"]["at_chance"])
-        lines += ["", f"The judge is at chance on {names}: its answers on them say nothing."]
-    return "\n".join(lines) + "\n"
-
-
-def _train_judge(
-    data: AttributeData, seed: int, epochs: int, precision: str, device: torch.device, say: Callable[[str], None]
-) -> AttributeClassifier:
+    say = progress or (lambda line: None)
     say(f"training the judge: {epochs} epochs of {len(data)} pictures")
     return train_classifier(
         data,
@@ -175,33 +156,10 @@ def _train_judge(
 def _judge_record(judge: AttributeClassifier, data: AttributeData) -> dict[str, Any]:
     metrics = classifier_metrics(judge, data)
     known = {name: entry["auc"] for name, entry in metrics.items()}
-    accuracies = [entry["accuracy"] for entry in metrics.values() if entry["accuracy"] is not None]
     return {
         "width": judge.width,
         "depth": judge.depth,
-        "accuracy": float(np.mean(accuracies)) if accuracies else None,
+        "accuracy": mean(entry["accuracy"] for entry in metrics.values()),
         "at_chance": [name for name, auc in known.items() if auc is not None and auc < CHANCE],
         "attributes": metrics,
     }
-
-
-def _keys(data: AttributeData, other: AttributeData) -> list[str]:
-    if data.files is not None and other.files is not None:
-        return data.files
-    return [hashlib.sha256(row.tobytes()).hexdigest() for row in data.images]
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def _interval(entry: Mapping[str, Any]) -> str:
-    return "–" if entry["auc"] is None else f"{entry['auc']:.3f} ({entry['low']:.3f}–{entry['high']:.3f})"

@@ -8,12 +8,15 @@ from csvae_hub import hub
 from csvae_hub.config import ModelConfig
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.models.base import AttributeModel
+from csvae_hub.models.cond_vae import CondVAE
+from csvae_hub.models.cond_vae_info import CondVAEInfo
 from csvae_hub.models.csvae import CSVAE
 from csvae_hub.models.latents import Latents
+from csvae_hub.models.vae import VAE
 
-__all__ = ["CSVAE", "AttributeModel", "Latents", "create_model", "list_models"]
+__all__ = ["CSVAE", "VAE", "AttributeModel", "CondVAE", "CondVAEInfo", "Latents", "create_model", "list_models"]
 
-_MODELS: dict[str, type[AttributeModel]] = {cls.name: cls for cls in (CSVAE,)}
+_MODELS: dict[str, type[AttributeModel]] = {cls.name: cls for cls in (CSVAE, VAE, CondVAE, CondVAEInfo)}
 
 
 def create_model(config: ModelConfig) -> AttributeModel:

@@ -4,27 +4,40 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
+from torch.distributions import Independent
 
-from csvae_hub import hub
-from csvae_hub.backbones import create_backbone
-from csvae_hub.config import FORMAT_VERSION, ModelConfig, check, from_dict, to_dict
-from csvae_hub.errors import ConfigError, WeightsMismatchError, unknown_attribute
+from csvae_hub import distributions, losses
+from csvae_hub.backbones import create_backbone, with_package
+from csvae_hub.backbones.mlp import mlp
+from csvae_hub.config import ModelConfig, check
+from csvae_hub.errors import ConfigError, unknown_attribute
 from csvae_hub.images import ImageBatch, Preprocessor, load_images
 from csvae_hub.models.latents import Latents
+from csvae_hub.models.pretrained import Pretrained
+from csvae_hub.networks import PosteriorZ
 
 Value = bool | float | str | Path | Sequence[float] | Tensor | Latents | Any
 """What an attribute can be set to: see `AttributeModel.set_attribute`."""
 
-L = TypeVar("L")
+
+@dataclass(frozen=True)
+class Output:
+    """One pass with a sample of the posteriors: what the losses need. `y` is free of NaN: the gaps are q(y | x)'s."""
+
+    q_z: Independent
+    p_x: Independent
+    z: Tensor
+    y: Tensor
+    attribute_logits: Tensor
 
 
-class AttributeModel(nn.Module, ABC):
+class AttributeModel(Pretrained, ABC):
     """A generative model of images (or vectors) whose attributes can be read and changed.
 
     Args:
@@ -32,19 +45,28 @@ class AttributeModel(nn.Module, ABC):
         preprocessor: how pictures become tensors; by default the centre square at the model's size.
     """
 
-    name: str
-    """The value of `ModelConfig.model` that stands for this class."""
+    needs = ""
+    """What the decoder is told beside z: "w", "y" or nothing."""
+
+    q_z: PosteriorZ
+    q_y: nn.Module
+    """q(y | x): features to logits (B, k)."""
+
+    trains_edits = False
+    """Whether `edited_in_training` can be asked for."""
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__()
         if config.model != self.name:
             raise ConfigError(f"model: expected {self.name!r} for {type(self).__name__}, got {config.model!r}")
-        self.config = config
+        self.config = config = replace(config, backbone=with_package(config.backbone))
         self.preprocessor = preprocessor or Preprocessor(size=config.image_size if config.is_image else 64)
         size = self.preprocessor.size
         fits = not config.is_image or size == config.image_size
         check(fits, "preprocessor.size", f"the {config.shape[-1]} pixels of the model's shape", size)
         self.backbone = create_backbone(config.backbone, config.shape, config.z_dim, self.condition_dim(config))
+        self.adversary_net: nn.Module | None = None
+        """q_δ(y | z): z (B, z_dim) to logits (B, k), in the models that have one."""
 
     # -- what a member of the family fills in ---------------------------------------------------------------------
 
@@ -52,6 +74,14 @@ class AttributeModel(nn.Module, ABC):
     @abstractmethod
     def condition_dim(config: ModelConfig) -> int:
         """How many numbers the decoder is told beside z."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
+        """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN, samples and decodes."""
+
+    @abstractmethod
+    def bound(self, out: Any, x: Tensor) -> dict[str, Tensor]:
+        """The terms of the negative bound at a forward pass's output, by name: each (B,), in nats."""
 
     @abstractmethod
     def encode_tensor(self, x: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None) -> Latents:
@@ -66,12 +96,45 @@ class AttributeModel(nn.Module, ABC):
         """The latents with one attribute changed."""
 
     @abstractmethod
-    def sample_latents(self, n: int, y: Tensor, generator: torch.Generator | None) -> Latents:
-        """N latents from the prior, given attributes y (n, k)."""
+    def sample_latents(self, n: int, y: Tensor | None, generator: torch.Generator | None) -> Latents:
+        """N latents from the prior, given attributes y (n, k) where there are any."""
 
-    @abstractmethod
-    def attribute_logits(self, x: Tensor) -> Tensor:
-        """Logits (B, k) of q(y | x) for x (B, *shape)."""
+    # -- what a member may fill in ----------------------------------------------------------------------------------
+
+    def forgetting(self, logits: Tensor, y: Tensor, share: Tensor | None) -> dict[str, Tensor]:
+        """What keeps z from saying y, by name, each (B,), in nats: nothing, where there is no adversary.
+
+        Args:
+            logits: the adversary's (B, k).
+            y: (B, k), NaN where missing.
+            share: (k,), the share that has each attribute, where both classes are to count alike.
+        """
+        return {}
+
+    def observe(self, out: Any) -> None:
+        """Takes a forward pass of training into running statistics; by default there are none."""
+
+    def edited_in_training(
+        self, out: Any, which: Tensor, wished: Tensor, transferred: float, sampled: float
+    ) -> Latents:
+        """Latents of the first examples of a forward pass with one attribute each changed, for a guide to judge.
+
+        Args:
+            out: of the forward pass.
+            which: (B',), the attribute of each, of the first B' examples.
+            wished: (B', k), attributes after the edit.
+            transferred: share of the edits that take over another picture's kind, where the model has kinds.
+            sampled: share that draws a kind from the prior.
+        """
+        raise NotImplementedError(f"{self.name} has no edits to train")
+
+    def shuffled(self, out: Any, batch: int) -> Latents:
+        """Latents of the first examples of a forward pass, each attribute taken over from some other picture of it."""
+        raise NotImplementedError(f"{self.name} has no edits to train")
+
+    def q_z_given(self, features: Tensor, y: Tensor) -> Independent:
+        """The posterior of z for features (B, features), told y (B, k) where the model's is."""
+        return self.q_z(features)
 
     def settle(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Computes what takes the whole training data once the weights are final; by default nothing.
@@ -79,6 +142,56 @@ class AttributeModel(nn.Module, ABC):
         Args:
             batches: of x (B, *shape) and y (B, k).
         """
+
+    # -- what all have in common --------------------------------------------------------------------------------------
+
+    def prior_z(self) -> Independent:
+        """p(z) = N(0, I): event (z_dim,)."""
+        zeros = torch.zeros(self.config.z_dim, device=self.device)
+        return distributions.diagonal_gaussian(zeros, torch.ones_like(zeros))
+
+    def likelihood(self, mean: Tensor) -> Independent:
+        """p(x | …) around the decoder's mean (B, *shape)."""
+        return distributions.likelihood(self.config.likelihood.name, mean, self.config.likelihood.scale)
+
+    def attribute_logits(self, x: Tensor) -> Tensor:
+        """Logits (B, k) of q(y | x) for x (B, *shape)."""
+        return self.q_y(self.backbone.encode(x))
+
+    def adversary(self, z: Tensor) -> Independent:
+        """The adversary's q_δ(y | z) for z (B, z_dim): k Bernoullis.
+
+        Raises:
+            ValueError: this model has none.
+        """
+        if self.adversary_net is None:
+            raise ValueError(f"{self.name} has no adversary: expected a model that keeps z from the attributes")
+        return distributions.bernoullis(self.adversary_net(z))
+
+    def _attribute_head(self) -> nn.Module:
+        features = self.config.backbone.features
+        return mlp(features, features // 2, len(self.attributes))
+
+    def _filled(self, y: Tensor | None, logits: Tensor) -> Tensor:
+        """Attributes (B, k) with q(y | x)'s answer where y is None or NaN."""
+        inferred = (logits > 0).float()
+        return inferred if y is None else torch.where(y.isnan(), inferred.to(y), y)
+
+    def _decoded(self, z: Tensor, condition: Tensor) -> Tensor:
+        """The decoder's mean (B, *shape) for z (B, z_dim) and what else it is told (B, condition_dim)."""
+        x = self.backbone.decode(z.to(self.dtype), condition.to(self.dtype)).float()
+        return x.sigmoid() if self.config.is_image else x
+
+    def _plain_bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
+        return {"reconstruction": losses.reconstruction(out.p_x, x), "kl_z": losses.kl_z(out.q_z, self.prior_z())}
+
+    def _without_subspaces(self, z: Tensor, y: Tensor) -> Latents:
+        return Latents(z, z.new_zeros(len(z), len(self.attributes), 0), y, self.attributes)
+
+    def _random_attributes(self, n: int, y: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """y, or where it is None attributes (n, k) that are present with probability ½ each."""
+        y = torch.rand(n, len(self.attributes), generator=generator).round() if y is None else y
+        return y.to(self.device)
 
     # -- the public API -------------------------------------------------------------------------------------------
 
@@ -135,21 +248,31 @@ class AttributeModel(nn.Module, ABC):
             )
         return self.encode_tensor(tensor, None if y is None else y.to(tensor), sample, generator)
 
-    def decode(self, latents: Latents | Tensor, w: Tensor | None = None) -> Tensor:
-        """E p(x | w, z): images (B, C, H, W) in [0, 1], or vectors (B, D).
+    def decode(self, latents: Latents | Tensor, w: Tensor | None = None, *, y: Tensor | None = None) -> Tensor:
+        """E p(x | …): images (B, C, H, W) in [0, 1], or vectors (B, D).
 
         Args:
-            latents: what `encode` gave, or z (B, z_dim) with `w` beside it.
-            w: (B, k, w_dim), when `latents` is z.
+            latents: what `encode` gave, or z (B, z_dim) with what the model needs beside it.
+            w: (B, k, w_dim), beside z, for a model with subspaces.
+            y: (B, k), beside z, for a model whose decoder is told the attributes.
+
+        Raises:
+            ValueError: something is missing or too much.
         """
         if isinstance(latents, Tensor):
-            if w is None:
-                raise ValueError("decode(z) needs w of shape (B, k, w_dim) beside it: decode(z, w)")
-            y = torch.full((len(latents), len(self.attributes)), torch.nan, device=latents.device)
-            latents = Latents(latents, w, y, self.attributes)
-        elif w is not None:
-            raise ValueError("decode(latents) holds w already: use decode(latents) or decode(z, w)")
+            latents = self._assembled(latents, w, y)
+        elif w is not None or y is not None:
+            raise ValueError("decode(latents) holds w and y already: use decode(latents), or decode(z, ...)")
         return self.decode_tensor(latents)
+
+    def _assembled(self, z: Tensor, w: Tensor | None, y: Tensor | None) -> Latents:
+        k = len(self.attributes)
+        if w is None and self.needs == "w":
+            raise ValueError("decode(z) needs w of shape (B, k, w_dim) beside it: decode(z, w)")
+        if y is None and self.needs == "y":
+            raise ValueError("decode(z) needs y of shape (B, k) beside it: decode(z, y=y)")
+        y = torch.full((len(z), k), torch.nan, device=z.device) if y is None else y
+        return Latents(z, z.new_zeros(len(z), k, 0) if w is None else w, y, self.attributes)
 
     def set_attribute(
         self, images: Any, name: str, value: Value = True, *, generator: torch.Generator | None = None
@@ -161,6 +284,7 @@ class AttributeModel(nn.Module, ABC):
             name: the attribute.
             value: True or False for the class mean; a float (0 absent, 1 present, beyond extrapolates); `w_dim`
                 coordinates in the subspace; another image or `Latents`, whose attribute is taken over; or "sample".
+                A model without subspaces takes no coordinates, and to it "sample" is True.
             generator: the source of the draws of "sample".
 
         Raises:
@@ -201,15 +325,17 @@ class AttributeModel(nn.Module, ABC):
             n: how many.
             y: attributes (k,) for all or (n, k); by default each is drawn with probability ½.
             generator: the source of the draws, on the CPU.
+
+        Raises:
+            ValueError: n below 1, y of another shape, or y for a model that can't be told attributes.
         """
         if n < 1:
             raise ValueError(f"n: expected at least 1 image to sample, got {n}")
         k = len(self.attributes)
-        if y is None:
-            y = torch.rand(n, k, generator=generator).round()
-        if tuple(y.shape) not in ((k,), (n, k)):
-            raise ValueError(f"y: expected shape ({k},) or ({n}, {k}), got {tuple(y.shape)}")
-        y = y.to(self.device, torch.float32).expand(n, k)
+        if y is not None:
+            if tuple(y.shape) not in ((k,), (n, k)):
+                raise ValueError(f"y: expected shape ({k},) or ({n}, {k}), got {tuple(y.shape)}")
+            y = y.to(self.device, torch.float32).expand(n, k)
         return self.decode_tensor(self.sample_latents(n, y, generator))
 
     @torch.no_grad()
@@ -217,63 +343,6 @@ class AttributeModel(nn.Module, ABC):
         """The probability (B,) of each attribute by q(y | x)."""
         probabilities = self.attribute_logits(self._tensor(images)[0]).float().sigmoid()
         return dict(zip(self.attributes, probabilities.unbind(1), strict=True))
-
-    # -- weights --------------------------------------------------------------------------------------------------
-
-    def save_pretrained(
-        self, folder: str | Path, *, dtype: torch.dtype | None = None, extra: Mapping[str, dict[str, Any]] | None = None
-    ) -> None:
-        """Writes config.json, model.safetensors and preprocessor.json, and further JSON files by name.
-
-        Args:
-            folder: made where missing; each file is replaced whole.
-            dtype: float16 halves the file; by default the parameters' own type.
-            extra: more files, such as {"training.json": {...}}.
-        """
-        from csvae_hub import __version__
-
-        config = {"format_version": FORMAT_VERSION, "csvae_hub_version": __version__, **to_dict(self.config)}
-        state = {
-            k: v.detach().to("cpu", dtype if dtype is not None and v.is_floating_point() else v.dtype).contiguous()
-            for k, v in self.state_dict().items()
-        }
-        files = {"preprocessor.json": to_dict(self.preprocessor), **(extra or {})}
-        hub.save_weights(folder, config, state, files)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        strict: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | str | None = None,
-    ) -> Self:
-        """Loads a model from a folder or by the name of a packaged one, in eval mode.
-
-        Args:
-            name_or_path: a weights folder, or a name that `list_models(pretrained=True)` gives.
-            strict: refuse weights with tensors that the model doesn't know; missing ones are always refused.
-            device: by default CUDA where there is one, else the CPU.
-            dtype: torch's type or its name; by default float32.
-
-        Raises:
-            UnknownModelError: no such folder and no such packaged name.
-            WeightsError: a file is missing, corrupt or doesn't fit; the subclass says which.
-            ConfigError: config.json holds what can't be.
-        """
-        folder = hub.resolve(name_or_path)
-        config_json, state = hub.load_weights(folder)
-        config = from_dict(ModelConfig, {k: v for k, v in config_json.items() if k not in _HEADER})
-        preprocessor = from_dict(Preprocessor, hub.read_json(folder / "preprocessor.json"))
-        with torch.device("meta"):
-            model = cls(config, preprocessor)
-        _check_state(model.state_dict(), state, folder, strict)
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model.to_empty(device=place)
-        model.to(_dtype(dtype))
-        model.load_state_dict(state, strict=strict)
-        return model.eval()
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
@@ -293,29 +362,3 @@ class AttributeModel(nn.Module, ABC):
         if batch is None:
             return tensor
         return batch.restore(tensor.float().expand(-1, 3, -1, -1))
-
-
-_HEADER = ("format_version", "csvae_hub_version")
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype or torch.float32
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype: expected a floating type such as 'float32' or 'bfloat16', got {dtype!r}")
-    return found
-
-
-def _check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], folder: Path, strict: bool) -> None:
-    missing, further = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or (strict and further):
-        raise WeightsMismatchError(
-            f"{folder}: model.safetensors is not of the model that config.json describes: {len(missing)} tensors"
-            f" missing ({', '.join(missing[:3])}), {len(further)} unknown ({', '.join(further[:3])})."
-            " Use the files of one model"
-        )
-    for name, tensor in expected.items():
-        if tensor.shape != state[name].shape:
-            raise WeightsMismatchError(
-                f"{folder}: {name}: expected shape {tuple(tensor.shape)} by config.json,"
-                f" got {tuple(state[name].shape)} in model.safetensors. Use the files of one model"
-            )

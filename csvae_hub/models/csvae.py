@@ -4,34 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from csvae_hub import distributions
-from csvae_hub.backbones.mlp import mlp
+from csvae_hub import losses
 from csvae_hub.config import ModelConfig
+from csvae_hub.distributions import draw
 from csvae_hub.images import Preprocessor
-from csvae_hub.models.base import AttributeModel, Value
+from csvae_hub.models import class_means
+from csvae_hub.models.base import AttributeModel, Output, Value
 from csvae_hub.models.latents import Latents
+from csvae_hub.models.values import resolved
 from csvae_hub.networks import Adversary, PosteriorW, PosteriorZ, PriorW
 
 
 @dataclass(frozen=True)
-class CSVAEOutput:
-    """One pass with a sample of the posteriors: what the losses need. `y` is free of NaN: the gaps are q(y | x)'s."""
+class CSVAEOutput(Output):
+    """One pass with a sample of the posteriors, w (B, k, w_dim) and its distributions included."""
 
-    q_z: Independent
     q_w: Independent
     p_w: Independent
-    p_x: Independent
-    z: Tensor
     w: Tensor
-    y: Tensor
-    attribute_logits: Tensor
 
 
 class CSVAE(AttributeModel):
@@ -43,6 +38,8 @@ class CSVAE(AttributeModel):
     """
 
     name = "csvae"
+    needs = "w"
+    trains_edits = True
     class_means: Tensor
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
@@ -52,7 +49,7 @@ class CSVAE(AttributeModel):
         self.q_w = PosteriorW(features, k, config.w_dim)
         self.p_w = PriorW([config.prior(a) for a in config.attributes], config.w_dim, config.learn_priors)
         self.register_buffer("class_means", self.p_w.loc.detach().clone())  # (k, absent and present, w_dim)
-        self.q_y = mlp(features, features // 2, k)
+        self.q_y = self._attribute_head()
         self.adversary_net = Adversary(config.z_dim, k, config.adversary_width, config.adversary_depth)
 
     @staticmethod
@@ -70,22 +67,9 @@ class CSVAE(AttributeModel):
         """q(w | x, y) for x (B, *shape), y (B, k): event (k, w_dim)."""
         return self._posterior_w(self.backbone.encode(x), y)
 
-    def prior_z(self) -> Independent:
-        """p(z) = N(0, I): event (z_dim,)."""
-        zeros = torch.zeros(self.config.z_dim, device=self.device)
-        return distributions.diagonal_gaussian(zeros, torch.ones_like(zeros))
-
     def prior_w(self, y: Tensor) -> Independent:
         """p(w | y) for y (B, k): event (k, w_dim)."""
         return self.p_w(y)
-
-    def adversary(self, z: Tensor) -> Independent:
-        """q_δ(y | z) for z (B, z_dim): k Bernoullis."""
-        return distributions.bernoullis(self.adversary_net(z))
-
-    def likelihood(self, mean: Tensor) -> Independent:
-        """p(x | w, z) around the decoder's mean (B, *shape)."""
-        return distributions.likelihood(self.config.likelihood.name, mean, self.config.likelihood.scale)
 
     def subspace(self, name: str) -> slice:
         """Where w_i of an attribute lies in w flattened to (B, k · w_dim)."""
@@ -98,11 +82,52 @@ class CSVAE(AttributeModel):
         """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN, samples z and w, and decodes."""
         features = self.backbone.encode(x)
         logits = self.q_y(features)
-        y = torch.where(y.isnan(), (logits > 0).to(y), y)
+        y = self._filled(y, logits)
         q_z, q_w = self.q_z(features, y), self._posterior_w(features, y)
-        z, w = _draw(q_z, generator), _draw(q_w, generator)
-        p_x = self.likelihood(self._mean(z, w))
-        return CSVAEOutput(q_z, q_w, self.prior_w(y), p_x, z, w, y, logits)
+        z, w = draw(q_z, generator), draw(q_w, generator)
+        p_x = self.likelihood(self._decoded(z, w.flatten(1)))
+        return CSVAEOutput(q_z, p_x, z, y, logits, q_w, self.prior_w(y), w)
+
+    def bound(self, out: CSVAEOutput, x: Tensor) -> dict[str, Tensor]:
+        """Reconstruction, kl_z and kl_w."""
+        return {**self._plain_bound(out, x), "kl_w": losses.kl_w(out.q_w, out.p_w)}
+
+    def forgetting(self, logits: Tensor, y: Tensor, share: Tensor | None) -> dict[str, Tensor]:
+        """The adversary's negative entropy."""
+        return {"negative_entropy": losses.negative_entropy(logits)}
+
+    def observe(self, out: CSVAEOutput) -> None:
+        """Keeps the running class means."""
+        class_means.observe(self.class_means, out.q_w.mean.detach(), out.y)
+
+    def edited_in_training(
+        self, out: CSVAEOutput, which: Tensor, wished: Tensor, transferred: float, sampled: float
+    ) -> Latents:
+        """Another picture's w_i, where the batch has one of the wished class; the prior's sample; or the class mean.
+
+        The rest goes to the mean of the wished class or beyond it, by up to half of the way between the two classes.
+        """
+        batch, device = len(which), which.device
+        rows = torch.arange(batch, device=device)
+        fits = wished[rows, which][:, None] == out.y[:, which].T
+        donors = (torch.rand(batch, len(out.y), device=device) * fits).argmax(1)
+        choice = torch.rand(batch, device=device)
+        absent, present = self.class_means[which].unbind(1)
+        sign = 2 * wished[rows, which] - 1
+        value = wished[rows, which] + 0.5 * sign * torch.rand(batch, device=device)
+        points = absent + value[:, None] * (present - absent)
+        points = torch.where((choice > 1 - sampled)[:, None], self.prior_w(wished).sample()[rows, which], points)
+        takes_over = ((choice < transferred) & fits.any(1))[:, None]
+        points = torch.where(takes_over, out.w.detach()[donors, which], points)
+        w = out.w[:batch].clone()
+        w[rows, which] = points
+        return Latents(out.z[:batch], w, wished, self.attributes)
+
+    def shuffled(self, out: CSVAEOutput, batch: int) -> Latents:
+        """Every w_i of the first examples taken over from some picture of the pass."""
+        rows = torch.randint(len(out.z), (batch, out.y.shape[1]), device=out.z.device)
+        columns = torch.arange(out.y.shape[1], device=out.z.device)
+        return Latents(out.z[:batch], out.w[rows, columns], out.y[rows, columns], self.attributes)
 
     @torch.no_grad()
     def settle(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -113,15 +138,15 @@ class CSVAE(AttributeModel):
         points: list[Tensor] = []
         for x, y in batches:
             features = self.backbone.encode(x)
-            y = torch.where(y.isnan(), (self.q_y(features) > 0).to(y), y)
+            y = self._filled(y, self.q_y(features))
             unerased.append(self.q_z.unerased(features))
             points.append(self._posterior_w(features, y).mean)
             attributes.append(y)
         if self.q_z.eraser is not None:
             self.q_z.eraser.fit(torch.cat(unerased), torch.cat(attributes))
         w, y = torch.cat(points), torch.cat(attributes)
-        self.observe_classes(w, y, momentum=1.0)
-        self.observe_classes(w, y, momentum=1.0, clear=self._clear(w, y))
+        class_means.observe(self.class_means, w, y, momentum=1.0)
+        class_means.observe(self.class_means, w, y, momentum=1.0, counted=self._clear(w, y))
 
     def _clear(self, w: Tensor, y: Tensor) -> Tensor:
         """Which examples (B, k) are in the half of their class that lies farthest from the other class."""
@@ -134,103 +159,46 @@ class CSVAE(AttributeModel):
                     clear[:, i] |= member & (place >= place[member].median())
         return clear
 
-    @torch.no_grad()
-    def observe_classes(self, w: Tensor, y: Tensor, momentum: float = 0.01, clear: Tensor | None = None) -> None:
-        """Takes w (B, k, w_dim) of examples with attributes y (B, k) into the running class means.
-
-        With `clear` (B, k), of bool, only those examples count for each attribute.
-        """
-        counted = torch.ones_like(y, dtype=torch.bool) if clear is None else clear
-        for value in (0, 1):
-            member = ((y.round() == value) & counted).to(w)[..., None]
-            count = member.sum(0)
-            means = (w * member).sum(0) / count.clamp(min=1)
-            kept = 1 - momentum * (count > 0).to(w)
-            self.class_means[:, value] = kept * self.class_means[:, value] + (1 - kept) * means
-
     # -- what the family asks for ---------------------------------------------------------------------------------
 
     def encode_tensor(self, x: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None) -> Latents:
         """Latents of x (B, *shape), with q(y | x)'s answer where y is None or NaN."""
         features = self.backbone.encode(x)
-        inferred = (self.q_y(features) > 0).float()
-        filled: Tensor = inferred if y is None else torch.where(y.isnan(), inferred, y)
+        filled = self._filled(y, self.q_y(features))
         q_z, q_w = self.q_z(features), self._posterior_w(features, filled)
-        z, w = (_draw(q_z, generator), _draw(q_w, generator)) if sample else (q_z.mean, q_w.mean)
+        z, w = (draw(q_z, generator), draw(q_w, generator)) if sample else (q_z.mean, q_w.mean)
         return Latents(z, w, filled, self.attributes)
 
     def decode_tensor(self, latents: Latents) -> Tensor:
         """E p(x | w, z): (B, *shape)."""
-        return self._mean(latents.z, latents.w)
+        return self._decoded(latents.z, latents.w.flatten(1))
 
     def edit_latents(self, latents: Latents, name: str, value: Value, generator: torch.Generator | None) -> Latents:
         """Latents with w_i of one attribute replaced by the point that `value` stands for."""
-        point = self._point(latents, name, value, generator)
-        if not point.isfinite().all():
-            raise ValueError(f"value for {name!r}: expected finite numbers, got {value!r}")
+        i = self.index(name)
+        found = resolved(value, name, latents, self.encode)
+        if isinstance(found, Latents):
+            point = found.w[:, found.index(name)].expand(len(latents), -1)
+        elif isinstance(found, Tensor):
+            point = found
+        elif found == "sample":
+            p_w = self.prior_w(torch.ones_like(latents.y))
+            noise = torch.randn(len(latents), self.config.w_dim, generator=generator).to(latents.w.device)
+            point = p_w.mean[:, i] + p_w.stddev[:, i] * noise
+        else:
+            absent, present = self.class_means[i].to(latents.w)
+            point = absent + found * (present - absent)
         return latents.replace(name, point)
 
-    def sample_latents(self, n: int, y: Tensor, generator: torch.Generator | None) -> Latents:
+    def sample_latents(self, n: int, y: Tensor | None, generator: torch.Generator | None) -> Latents:
         """Z from N(0, I), w from p(w | y) for y (n, k)."""
+        y = self._random_attributes(n, y, generator)
         p_w = self.prior_w(y)
         z = torch.randn(n, self.config.z_dim, generator=generator).to(self.device)
         noise = torch.randn(p_w.mean.shape, generator=generator).to(self.device)
         return Latents(z, p_w.mean + p_w.stddev * noise, y, self.attributes)
 
-    def attribute_logits(self, x: Tensor) -> Tensor:
-        """Logits (B, k) of q(y | x)."""
-        return self.q_y(self.backbone.encode(x))
-
     # -- helpers --------------------------------------------------------------------------------------------------
 
     def _posterior_w(self, features: Tensor, y: Tensor) -> Independent:
         return self.q_w(features, y, self.prior_w(y) if self.config.residual else None)
-
-    def _mean(self, z: Tensor, w: Tensor) -> Tensor:
-        dtype = self.dtype
-        x = self.backbone.decode(z.to(dtype), w.flatten(1).to(dtype)).float()
-        return x.sigmoid() if self.config.is_image else x
-
-    def _point(self, latents: Latents, name: str, value: Any, generator: torch.Generator | None) -> Tensor:
-        i, w_dim = self.index(name), self.config.w_dim
-        if getattr(value, "shape", None) == ():  # numpy's and torch's numbers
-            value = value.item()
-        if isinstance(value, Latents):
-            other = value if len(value) == len(latents) else self._only(value, name)
-            return other.w[:, other.index(name)].expand(len(latents), -1)
-        if isinstance(value, bool | int | float):
-            absent, present = self.class_means[i].to(latents.w)
-            return absent + float(value) * (present - absent)
-        if isinstance(value, str) and value == "sample":
-            y = latents.y.round().nan_to_num(1.0).clone()
-            y[:, i] = 1.0
-            p_w = self.prior_w(y)
-            noise = torch.randn(len(latents), w_dim, generator=generator).to(latents.w.device)
-            return p_w.mean[:, i] + p_w.stddev[:, i] * noise
-        if isinstance(value, Tensor) and value.ndim <= 2 and value.shape[-1:] == (w_dim,):
-            return value.to(latents.w)
-        if isinstance(value, list | tuple) and all(isinstance(v, bool | int | float) for v in value):
-            if len(value) != w_dim:
-                raise ValueError(f"value for {name!r}: expected {w_dim} coordinates, got {len(value)}: {value!r}")
-            return torch.tensor(value, device=latents.w.device, dtype=latents.w.dtype)
-        if isinstance(value, str | Path) or hasattr(value, "shape") or hasattr(value, "size"):
-            return self._point(latents, name, self.encode(value), generator)
-        raise ValueError(
-            f"value for {name!r}: expected True, False, a number, {w_dim} coordinates, an image, Latents or 'sample', "
-            f"got {value!r}"
-        )
-
-    @staticmethod
-    def _only(latents: Latents, name: str) -> Latents:
-        if len(latents) != 1:
-            raise ValueError(
-                f"value for {name!r}: expected the latents of one image or of as many as are edited, got {len(latents)}"
-            )
-        return latents
-
-
-def _draw(q: Independent, generator: torch.Generator | None) -> Tensor:
-    if generator is None:
-        return q.rsample()
-    noise = torch.randn(q.mean.shape, generator=generator, device=generator.device).to(q.mean.device)
-    return q.mean + q.stddev * noise

@@ -13,7 +13,10 @@ from csvae_hub.errors import unknown_attribute
 
 @dataclass(frozen=True)
 class Latents:
-    """The code of a batch: z (B, z_dim), w (B, k, w_dim), y (B, k) in [0, 1], and the attributes' names in order."""
+    """The code of a batch: z (B, z_dim), w (B, k, w_dim), y (B, k), and the attributes' names in order.
+
+    w_dim is 0 for a model without subspaces. y is in [0, 1], or beyond where such a model's edit extrapolates.
+    """
 
     z: Tensor
     w: Tensor
@@ -61,6 +64,16 @@ class Latents:
         w = self.w.clone()
         w[:, i] = value.to(w)
         return replace(self, w=w)
+
+    def with_attribute(self, name: str, y: Tensor) -> Latents:
+        """The same latents with y_i (B,) of one attribute replaced; for models whose decoder is told y.
+
+        Raises:
+            UnknownAttributeError: the name is none of `attributes`.
+        """
+        attributes = self.y.clone()
+        attributes[:, self.index(name)] = y.to(attributes)
+        return replace(self, y=attributes)
 
     def to(self, device: torch.device | str) -> Latents:
         """The same latents on another device."""

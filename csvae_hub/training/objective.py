@@ -15,14 +15,17 @@ from torch.func import functional_call
 
 from csvae_hub import losses
 from csvae_hub.config import check
-from csvae_hub.models.csvae import CSVAE, CSVAEOutput
-from csvae_hub.models.latents import Latents
+from csvae_hub.models.base import AttributeModel, Output
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
     """The weights β1 … β5 of the paper's terms (toy setting: 20, 1, 0.2, 1000, 100), and what is ours beside them.
 
+    A weight of a term that the model doesn't have is not used.
+
+    negative_cross_entropy: weight of minus the adversary's cross entropy, which stands for β4 in CondVAE-info.
+    confusion: weight of `losses.confusion`, which pushes where the entropy no longer does (ours).
     classifier: weight of the cross entropy of q(y | x), which takes no part in the bound.
     adversary_steps: steps of the adversary on every batch; 1 is the paper's.
     adversary_memory: how many batches of latents, the newest included, these steps draw from; 1 is the paper's.
@@ -31,7 +34,9 @@ class ObjectiveConfig:
     consistency: weight of the guide's cross entropy on pictures edited in training; 0 needs no guide. The guide is a
         frozen classifier that never saw the model.
     others: weight, relative to `consistency`, of the guide's divergence on the attributes that were not edited.
-    edited_share: share of each batch that is edited for the guide: half saves a fifth of the time.
+    invariance: weight of `losses.invariance` between the posteriors of z on decoded pictures and on the same with other
+        pictures' attributes (ours): it teaches the encoder of z to overlook what the decoder draws from w.
+    edited_share: share of each batch that is edited, for the guide and for the invariance.
     transferred_edits: share of the edits in training that take w_i of another picture of the batch.
     sampled_edits: share that draws from p(w_i | y_i); the rest go to the mean of the wished class or beyond it, by up
         to half of the way between the two classes.
@@ -42,6 +47,8 @@ class ObjectiveConfig:
     kl_w: float = 1.0
     kl_z: float = 1.0
     negative_entropy: float = 1.0
+    negative_cross_entropy: float = 1.0
+    confusion: float = 0.0
     adversary: float = 1.0
     classifier: float = 1.0
     adversary_steps: int = 1
@@ -50,6 +57,7 @@ class ObjectiveConfig:
     balanced: bool = False
     consistency: float = 0.0
     others: float = 1.0
+    invariance: float = 0.0
     edited_share: float = 1.0
     transferred_edits: float = 0.4
     sampled_edits: float = 0.1
@@ -74,11 +82,22 @@ class ObjectiveConfig:
         return torch.stack(parts).sum()
 
 
-WEIGHTS = ("reconstruction", "kl_w", "kl_z", "negative_entropy", "classifier", "consistency", "others")
+WEIGHTS = (
+    "reconstruction",
+    "kl_w",
+    "kl_z",
+    "negative_entropy",
+    "negative_cross_entropy",
+    "confusion",
+    "classifier",
+    "consistency",
+    "others",
+    "invariance",
+)
 
 
 class Objective(nn.Module):
-    """The losses of a `CSVAE` for a trainer that alternates its two steps on every batch.
+    """The losses of a model of the family for a trainer that alternates its two steps on every batch.
 
     Args:
         model: what is trained.
@@ -96,7 +115,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        model: CSVAE,
+        model: AttributeModel,
         config: ObjectiveConfig,
         guide: nn.Module | None = None,
         share: Tensor | None = None,
@@ -110,6 +129,10 @@ class Objective(nn.Module):
         )
         takes_edits = not config.consistency or model.config.is_image
         check(takes_edits, "objective.consistency", "0 for a model of vectors", config.consistency)
+        for name in ("consistency", "invariance"):
+            weight = getattr(config, name)
+            edits = not weight or model.trains_edits
+            check(edits, f"objective.{name}", f"0 for {model.name}, which has no edits to train", weight)
         self.model, self.config = model, config
         modules = dict(model.named_modules())
         for name in config.frozen:
@@ -128,8 +151,9 @@ class Objective(nn.Module):
         return self.config.adversary_steps
 
     def adversary_parameters(self) -> list[nn.Parameter]:
-        """δ."""
-        return list(self.model.adversary_net.parameters())
+        """δ; none where the model has no adversary."""
+        net = self.model.adversary_net
+        return [] if net is None else list(net.parameters())
 
     def generative_parameters(self) -> list[nn.Parameter]:
         """θ, φ, γ and the attribute classifier's."""
@@ -146,20 +170,23 @@ class Objective(nn.Module):
     def generative_step(self, images: Tensor, attributes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of θ, φ, γ on images (B, *shape) and attributes (B, k), and its terms' means in nats per example."""
         config, model = self.config, self.model
-        model.adversary_net.eval()  # its running moments are the adversary's own business
+        net = model.adversary_net
+        if net is not None:
+            net.eval()  # its running moments are the adversary's own business
         out = model(images, attributes)
-        seen = out.q_z.mean if config.adversary_mean else out.z
-        terms = {
-            "reconstruction": losses.reconstruction(out.p_x, images),
-            "kl_w": losses.kl_w(out.q_w, out.p_w),
-            "kl_z": losses.kl_z(out.q_z, model.prior_z()),
-            "negative_entropy": losses.negative_entropy(_untrained(model.adversary_net, seen)),
-            "classifier": losses.classification(out.attribute_logits, attributes),
-        }
+        terms = {**model.bound(out, images), "classifier": losses.classification(out.attribute_logits, attributes)}
+        if net is not None:
+            seen = out.q_z.mean if config.adversary_mean else out.z
+            logits = _untrained(net, seen)
+            terms |= model.forgetting(logits, attributes, self.share if config.balanced else None)
+            if config.confusion:
+                terms["confusion"] = losses.confusion(logits)
+            self._remember(seen.detach(), attributes)
         if self.guide is not None and config.consistency:
             terms["consistency"], terms["others"] = self._edited(self.guide, images, out)
-        self._remember(seen.detach(), attributes)
-        model.observe_classes(out.q_w.mean.detach(), out.y)
+        if config.invariance:
+            terms["invariance"] = self._invariance(out)
+        model.observe(out)
         means = {name: term.detach().mean() for name, term in terms.items()}
         return config.total(terms), means
 
@@ -168,14 +195,16 @@ class Objective(nn.Module):
 
         With a memory: on half a batch of the newest latents and 1.5 batches of any.
         """
-        self.model.adversary_net.train()
+        net = self.model.adversary_net
+        assert net is not None
+        net.train()
         z, y, newest = self.memory_z, self.memory_y, self._newest
         if len(z) > newest:
             fresh = torch.randperm(newest, device=z.device)[: newest // 2]
             any_time = torch.randint(len(z), (newest + newest // 2,), device=z.device)
             chosen = torch.cat([fresh, any_time])
             z, y = z[chosen], y[chosen]
-        term = losses.adversary(self.model.adversary_net(z), y, self.share if self.config.balanced else None).mean()
+        term = losses.adversary(net(z), y, self.share if self.config.balanced else None).mean()
         return self.config.adversary * term, {"adversary": term.detach()}
 
     def _remember(self, z: Tensor, y: Tensor) -> None:
@@ -184,31 +213,31 @@ class Objective(nn.Module):
         self.memory_y = torch.cat([y, self.memory_y[:kept]])
         self._newest = len(z)
 
-    def _edited(self, guide: nn.Module, images: Tensor, out: CSVAEOutput) -> tuple[Tensor, Tensor]:
+    def _edited(self, guide: nn.Module, images: Tensor, out: Output) -> tuple[Tensor, Tensor]:
         """Changes one attribute of each picture, drawn at random, and asks the guide: `losses.consistency`."""
-        model, k, device = self.model, out.y.shape[1], out.y.device
-        batch = max(1, round(self.config.edited_share * len(images)))
+        config, k, device = self.config, out.y.shape[1], out.y.device
+        batch = max(1, round(config.edited_share * len(images)))
         rows, which = torch.arange(batch, device=device), torch.randint(k, (batch,), device=device)
         wished = out.y[:batch].clone()
         wished[rows, which] = 1 - wished[rows, which]
-        # Another picture's w_i, where the batch has one of the wished class; or the prior's sample; or beyond the mean.
-        fits = wished[rows, which][:, None] == out.y[:, which].T
-        donors = (torch.rand(batch, len(out.y), device=device) * fits).argmax(1)
-        choice = torch.rand(batch, device=device)
-        transferred = (choice < self.config.transferred_edits) & fits.any(1)
-        sampled = choice > 1 - self.config.sampled_edits
-        absent, present = model.class_means[which].unbind(1)
-        sign = 2 * wished[rows, which] - 1
-        value = wished[rows, which] + 0.5 * sign * torch.rand(batch, device=device)
-        points = absent + value[:, None] * (present - absent)
-        points = torch.where(sampled[:, None], model.prior_w(wished).sample()[rows, which], points)
-        points = torch.where(transferred[:, None], out.w.detach()[donors, which], points)
-        w = out.w[:batch].clone()
-        w[rows, which] = points
-        pictures = disturbed(model.decode_tensor(Latents(out.z[:batch], w, wished, model.attributes)))
+        latents = self.model.edited_in_training(out, which, wished, config.transferred_edits, config.sampled_edits)
+        pictures = disturbed(self.model.decode_tensor(latents))
         with torch.no_grad():
             before = guide(images[:batch]).float()
         return losses.consistency(guide(pictures).float(), before, wished, which)
+
+    def _invariance(self, out: Output) -> Tensor:
+        """`losses.invariance` of decoded pictures and the same with other attributes; the decoder only looks on."""
+        model, batch = self.model, max(1, round(self.config.edited_share * len(out.z)))
+        training = model.backbone.training
+        model.backbone.eval()  # batch norm's moments are those of real pictures
+        with torch.no_grad():
+            shuffled = model.shuffled(out, batch)
+            pictures = torch.cat([out.p_x.mean[:batch], model.decode_tensor(shuffled)])
+        features = model.backbone.encode(pictures)
+        model.backbone.train(training)
+        own, other = features.chunk(2)
+        return losses.invariance(model.q_z_given(own, out.y[:batch]), model.q_z_given(other, shuffled.y))
 
 
 def disturbed(images: Tensor) -> Tensor:

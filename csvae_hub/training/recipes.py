@@ -6,12 +6,13 @@ import importlib
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from csvae_hub.backbones import with_package
 from csvae_hub.config import ModelConfig, check, from_dict, to_dict
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.hub import read_json, write_json
@@ -21,7 +22,7 @@ from csvae_hub.training.trainer import Trainer, TrainerConfig
 if TYPE_CHECKING:
     from csvae_hub.data import AttributeData
     from csvae_hub.evaluation.classifier import AttributeClassifier
-    from csvae_hub.models import CSVAE, AttributeModel
+    from csvae_hub.models import AttributeModel
 
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
@@ -179,29 +180,22 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.trainer.seed)
         model = create_model(recipe.model) if initial is None else _initial(recipe, initial)
-        objective = Objective(_csvae(model), recipe.objective, guide, share)
+        objective = Objective(model, recipe.objective, guide, share)
     record = {name: table for name, table in to_dict(recipe).items() if name != "guide" or guide is not None}
     return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet).fit(resume)
 
 
 def _initial(recipe: Recipe, initial: str | Path) -> AttributeModel:
-    from csvae_hub.models import CSVAE
+    from csvae_hub.models import AttributeModel
 
-    model = CSVAE.from_pretrained(initial, device="cpu")
-    mine, theirs = to_dict(recipe.model), to_dict(model.config)
+    model = AttributeModel.from_pretrained(initial, device="cpu")
+    mine = to_dict(replace(recipe.model, backbone=with_package(recipe.model.backbone)))
+    theirs = to_dict(model.config)
     for name, value in mine.items():
         if theirs[name] != value:
             raise ConfigError(
                 f"model.{name}: expected {theirs[name]!r} as in the initial weights {initial}, got {value!r}"
             )
-    return model
-
-
-def _csvae(model: AttributeModel) -> CSVAE:
-    from csvae_hub.models import CSVAE
-
-    if not isinstance(model, CSVAE):
-        raise ConfigError(f"model.model: expected 'csvae', the one that can be trained, got {model.config.model!r}")
     return model
 
 

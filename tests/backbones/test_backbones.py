@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +13,7 @@ from csvae_hub.backbones import Backbone, create_backbone, list_backbones, regis
 from csvae_hub.backbones.image import ImageBackbone
 from csvae_hub.config import BackboneConfig
 from csvae_hub.errors import ConfigError
+from csvae_hub.testing import check_backbone
 
 CONFIG = BackboneConfig(width=4, depth=2, features=12)
 
@@ -27,11 +31,25 @@ def run(backbone, batch=3):
 
 
 @pytest.mark.parametrize("name", list_backbones())
-@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 32, 32), (3, 64, 64), (3, 128, 128)])
-@pytest.mark.parametrize("condition_dim", [6, 0])
-def test_shapes(name, shape, condition_dim):
-    x, features, decoded = run(build(name, shape, condition_dim))
-    assert features.shape == (3, CONFIG.features)
+def test_every_backbone_passes_the_conformance_test(name):
+    shapes = check_backbone(type(build(name)))
+    assert [shape for shape in shapes if len(shape) == 3] == [(c, size, size) for size in (16, 32, 64) for c in (1, 3)]
+
+
+@pytest.mark.parametrize("file", ["CONTRIBUTING.md", "docs/backbones.md"])
+def test_the_backbones_that_the_docs_show_pass_it_too(file, monkeypatch):
+    monkeypatch.setattr(registry, "_BACKBONES", dict(registry._BACKBONES))
+    text = (Path(__file__).resolve().parents[2] / file).read_text(encoding="utf-8")
+    names = {"__name__": "example"}
+    exec(compile(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], file, "exec"), names)
+    (cls,) = (thing for thing in names.values() if isinstance(thing, type) and thing.__module__ == "example")
+    assert check_backbone(cls)
+
+
+@pytest.mark.parametrize("name", list_backbones())
+@pytest.mark.parametrize("size", [128, 256])
+def test_large_images(name, size):
+    x, _, decoded = run(build(name, (3, size, size)), batch=2)
     assert decoded.shape == x.shape
 
 
@@ -43,18 +61,6 @@ def test_any_depth(name, depth):
 
 
 @pytest.mark.parametrize("name", list_backbones())
-@pytest.mark.parametrize("film", [False, True])
-def test_gradients_reach_every_parameter(name, film):
-    backbone = build(name, film=film)
-    for parameter in backbone.parameters():  # what starts at zero would keep gradients from what lies before it
-        nn.init.normal_(parameter, std=0.3)
-    _, features, decoded = run(backbone)
-    (features.square().sum() + decoded.square().sum()).backward()
-    untrained = [n for n, p in backbone.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert untrained == []
-
-
-@pytest.mark.parametrize("name", list_backbones())
 def test_encoder_and_decoder_share_nothing(name):
     backbone, trained = build(name, film=True), []
     _, features, decoded = run(backbone)
@@ -63,24 +69,6 @@ def test_encoder_and_decoder_share_nothing(name):
         output.sum().backward()
         trained.append({n for n, p in backbone.named_parameters() if p.grad is not None})
     assert trained[0].isdisjoint(trained[1])
-
-
-@pytest.mark.parametrize("name", list_backbones())
-@pytest.mark.parametrize("film", [False, True])
-def test_z_and_the_condition_both_matter(name, film):
-    backbone = build(name, film=film).eval()
-    z, condition = torch.randn(2, 8), torch.randn(2, 6)
-    same = backbone.decode(z, condition)
-    assert not torch.equal(backbone.decode(z + 1, condition), same)
-    assert not torch.equal(backbone.decode(z, condition + 1), same)
-
-
-@pytest.mark.parametrize("name", list_backbones())
-def test_examples_do_not_mix_in_eval_mode(name):
-    backbone = build(name, film=True).eval()
-    x, z, condition = torch.rand(4, 3, 16, 16), torch.randn(4, 8), torch.randn(4, 6)
-    torch.testing.assert_close(backbone.encode(x)[1:2], backbone.encode(x[1:2]))
-    torch.testing.assert_close(backbone.decode(z, condition)[1:2], backbone.decode(z[1:2], condition[1:2]))
 
 
 @pytest.mark.parametrize("name", list_backbones())

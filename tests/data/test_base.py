@@ -127,6 +127,57 @@ def test_fingerprint_tells_data_apart():
     assert len(data.fingerprint) == 64
 
 
+def numbered(rows, attribute, value, kinds) -> np.ndarray:
+    """Stands in for a renderer: a picture tells what was asked for."""
+    asked = np.stack([rows, np.full_like(rows, value), kinds], axis=1) + len(attribute)
+    return np.broadcast_to(asked[:, :, None, None], (len(rows), 3, 8, 8)).astype(np.uint8)
+
+
+def drawn() -> AttributeData:
+    data = pictures()
+    return AttributeData(data.images, data.labels, NAMES, renderer=numbered)
+
+
+@pytest.mark.parametrize(
+    ("part", "indices", "kinds", "rows", "other_rows"),
+    [
+        (lambda data: data, [4, 0], None, [4, 0], [4, 0]),
+        (lambda data: data, np.array([-1]), torch.tensor([2]), [5], [2]),
+        (lambda data: data.subset([5, 3, 1]), [0, 2], [1, 1], [5, 1], [3, 3]),
+        (lambda data: data.subset([2, 3, 4]).select(["Male"]).subset([2, 0]), [1, 0], None, [2, 4], [2, 4]),
+    ],
+)
+def test_counterfactuals_are_those_of_the_rows_as_drawn(part, indices, kinds, rows, other_rows):
+    data = part(drawn())
+    assert data.has_counterfactuals
+    for value in (True, False):
+        x = data.counterfactual(indices, "Male", value, kinds)
+        assert x.dtype == torch.float32
+        assert x.shape == (len(rows), 3, 8, 8)
+        wanted = np.stack([rows, [value] * len(rows), other_rows], axis=1) + len("Male")
+        np.testing.assert_array_equal((x[:, :, 0, 0] * 255).round().int().numpy(), wanted)
+
+
+def test_a_renderer_leaves_the_fingerprint():
+    data = pictures()
+    assert drawn().fingerprint == AttributeData(data.images, data.labels, NAMES).fingerprint
+
+
+def test_counterfactuals_that_cannot_be():
+    assert not pictures().has_counterfactuals
+    with pytest.raises(
+        DataError, match="counterfactual: expected data drawn from known factors, .*: load synthetic-faces"
+    ):
+        pictures().counterfactual([0], "Male", True)
+    with pytest.raises(DataError, match="kinds: expected one example an index, 2, got 1"):
+        drawn().counterfactual([0, 1], "Male", True, kinds=[3])
+    with pytest.raises(UnknownAttributeError, match="unknown attribute 'Mael': did you mean 'Male'?"):
+        drawn().counterfactual([0], "Mael", True)
+    for indices, kinds in (([6], [0]), ([0], [6])):
+        with pytest.raises(IndexError):
+            drawn().counterfactual(indices, "Male", True, kinds)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -138,6 +189,7 @@ def test_fingerprint_tells_data_apart():
         ({"labels": np.full((2, 1), -1, dtype=np.float32)}, "expected 0 .absent., 1 .present. or NaN"),
         ({"labels": np.zeros((2, 2), dtype=np.float32), "attributes": ["A", "A"]}, "expected each name once, got A, A"),
         ({"files": ["a.png"]}, "files: expected 2 names, one an example, got 1"),
+        ({"rows": np.arange(3)}, r"rows: expected shape \(2,\), one an example, got \(3,\)"),
     ],
 )
 def test_impossible_arrays_are_refused(change, text):

@@ -72,7 +72,9 @@ def test_what_load_data_does_not_know(tmp_path):
         load_data("swiss-roll", ["above"])
     with pytest.raises(DataError, match="split: expected train, valid, test of swiss-roll, got 'all'"):
         load_data("swiss-roll", split="all")
-    with pytest.raises(DataError, match="swissroll: expected swiss-roll, a folder with images/.* got no such folder"):
+    with pytest.raises(
+        DataError, match="swissroll: expected swiss-roll, synthetic-faces, a folder with images/.* got no"
+    ):
         load_data("swissroll")
     with pytest.raises(DataError, match="got an empty folder"):
         load_data(tmp_path)

@@ -36,15 +36,50 @@ def test_a_model_that_changes_other_attributes_is_found_out(faultless, judge, ma
     assert result["others"] > 0.3
 
 
-def test_a_direction_without_pictures_says_why(faultless, judge, make_halves):
-    data = make_halves(40, 5)
+def relabelled(data, values):
+    """The data with other labels of its first attribute."""
     labels = data.labels.copy()
-    labels[:, 0] = np.where(labels[:, 0] == 1, 1, np.nan)
-    result = attribute_change(faultless(), AttributeData(data.images, labels, data.attributes), judge)
-    assert result["attributes"]["Left"]["to_present"] is None
-    assert result["attributes"]["Left"]["reason"] == "no picture is labelled absent"
-    assert result["attributes"]["Left"]["to_absent"]["count"] == int((labels[:, 0] == 1).sum())
-    assert result["wished"] > 0.9
+    labels[:, 0] = values
+    return AttributeData(data.images, labels, data.attributes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason", "doubt"),
+    [
+        (lambda y: np.where(y == 1, 1, np.nan), "no picture is labelled absent", "only the class present"),
+        (lambda y: np.where(y == 0, 0, np.nan), "no picture is labelled present", "only the class absent"),
+        (lambda y: np.full_like(y, np.nan), "no picture has a label", None),
+    ],
+)
+def test_an_attribute_of_one_class_is_named_and_not_counted(faultless, judge, make_halves, labels, reason, doubt):
+    data = make_halves(40, 5)
+    data = relabelled(data, labels(data.labels[:, 0]))
+    result = attribute_change(faultless(), data, judge)
+    left, right = (result["attributes"][name] for name in ("Left", "Right"))
+    assert left["reason"] == reason
+    there = [left[d] for d in ("to_present", "to_absent") if left[d] is not None]
+    assert len(there) == (doubt is not None)
+    for entry in there:
+        assert entry["count"] == (~np.isnan(data.labels[:, 0])).sum()
+        assert (entry["wished"], entry["before"]) == (None, None)
+        assert entry["reason"] == f"the pictures have {doubt}: whether the judge reads the attribute can't be told"
+        assert entry["others"] < 0.1
+    assert right["to_present"]["others"] is None  # Left, the only other, is not to be trusted
+    assert result["wished"] == np.mean([right[d]["wished"] for d in ("to_present", "to_absent")])
+
+
+def test_a_judge_at_chance_is_named_and_not_counted(faultless, judge, make_halves):
+    data = make_halves(200, 5)
+    data = relabelled(data, np.random.default_rng(0).integers(0, 2, 200))  # what the judge can't know
+    result = attribute_change(faultless(), data, judge)
+    left, right = (result["attributes"][name] for name in ("Left", "Right"))
+    for direction in ("to_present", "to_absent"):
+        assert (left[direction]["wished"], left[direction]["before"]) == (None, None)
+        assert "the judge is at chance: its ROC AUC on unedited pictures is 0." in left[direction]["reason"]
+        assert left[direction]["others"] < 0.1
+        assert right[direction]["wished"] > 0.97
+    assert result["wished"] == np.mean([right[d]["wished"] for d in ("to_present", "to_absent")])
+    assert result["worst"] > 0.97
 
 
 def test_one_attribute_has_no_others(faultless, judge, make_halves):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -24,6 +26,25 @@ def codes(seed=0, plant=None):
         latents.append(Latents(torch.from_numpy(z), torch.from_numpy(w), torch.from_numpy(y), NAMES))
         labels.append(y)
     return tuple(latents), tuple(labels)
+
+
+def test_a_model_without_subspaces_is_asked_for_z_alone():
+    latents, labels = codes()
+    without = tuple(replace(part, w=part.w[..., :0]) for part in latents)
+    result = leakage(without, labels)
+    assert result["z"]["logistic"] == leakage(latents, labels)["z"]["logistic"]
+    assert {name for name, entry in result.items() if entry is None} == {"w_own", "w_others", "w_own_labelled"}
+    assert result["reason"] == "the model has no subspaces: there is no w to read from"
+    assert leakage(without, labels, without) == result
+
+
+def test_intervals_on_random_z_cover_one_half():
+    covered = [
+        entry["low"] <= 0.5 <= entry["high"]
+        for seed in range(4)
+        for entry in leakage(*codes(seed))["z"]["logistic"]["attributes"].values()
+    ]
+    assert sum(covered) >= 10  # of 12; 95 % each
 
 
 def test_random_z_leaks_nothing_and_w_tells_its_own_attribute_only():

@@ -13,7 +13,7 @@ from torch.distributions import Independent
 from csvae_hub.config import ModelConfig
 from csvae_hub.errors import ConfigError, ImageError, UnknownAttributeError
 from csvae_hub.images import Preprocessor, open_image
-from csvae_hub.models import CSVAE, create_model, list_models
+from csvae_hub.models import CSVAE, class_means, create_model, list_models
 
 NAMES = ("Smiling", "Hat", "Young")
 
@@ -129,7 +129,7 @@ def test_decoding_takes_latents_or_z_and_w(model):
         assert 0 <= decoded.min() < decoded.max() <= 1
     with pytest.raises(ValueError, match=r"decode\(z\) needs w of shape \(B, k, w_dim\) beside it"):
         model.decode(latents.z)
-    with pytest.raises(ValueError, match="holds w already"):
+    with pytest.raises(ValueError, match="holds w and y already"):
         model.decode(latents, latents.w)
 
 
@@ -214,11 +214,11 @@ def test_edits_go_to_the_means_of_the_clear_half_of_the_classes_once_settled(new
 
 
 def test_a_class_that_no_example_has_keeps_its_mean(new_model):
-    model = new_model("image")
-    before = model.class_means.clone()
-    model.observe_classes(torch.ones(4, 3, 2), torch.zeros(4, 3), momentum=0.5)
-    assert torch.equal(model.class_means[:, 1], before[:, 1])
-    torch.testing.assert_close(model.class_means[:, 0], 0.5 * before[:, 0] + 0.5)
+    means = new_model("image").class_means
+    before = means.clone()
+    class_means.observe(means, torch.ones(4, 3, 2), torch.zeros(4, 3), momentum=0.5)
+    assert torch.equal(means[:, 1], before[:, 1])
+    torch.testing.assert_close(means[:, 0], 0.5 * before[:, 0] + 0.5)
 
 
 # -- what comes out is what came in -----------------------------------------------------------------------------------
@@ -293,10 +293,12 @@ def test_an_unknown_attribute_is_answered_with_the_nearest(image_model, call):
 
 def test_models_are_created_by_name():
     assert isinstance(create_model(ModelConfig(attributes=NAMES, shape=(3, 16, 16))), CSVAE)
-    assert list_models() == ["csvae"]
-    assert list_models("c*") == ["csvae"]
+    assert list_models() == ["cond-vae", "cond-vae-info", "csvae", "vae"]
+    assert list_models("cond*") == ["cond-vae", "cond-vae-info"]
     assert list_models("x*") == []
-    with pytest.raises(ConfigError, match="^unknown model 'csvea': did you mean 'csvae'\\? Known: csvae$"):
+    with pytest.raises(
+        ConfigError, match=r"^unknown model 'csvea': did you mean 'csvae'\? Known: csvae, vae, cond-vae, cond-vae-info$"
+    ):
         create_model(ModelConfig(attributes=NAMES, model="csvea"))
     with pytest.raises(ConfigError, match="^model: expected 'csvae' for CSVAE, got 'vae'$"):
         CSVAE(ModelConfig(attributes=NAMES, model="vae"))

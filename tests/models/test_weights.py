@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from csvae_hub import hub
 from csvae_hub.config import ModelConfig
@@ -14,11 +17,13 @@ from csvae_hub.errors import (
     ConfigError,
     CorruptWeightsError,
     MissingWeightsError,
+    NonFiniteWeightsError,
     UnknownModelError,
     WeightsMismatchError,
     WeightsVersionError,
 )
-from csvae_hub.models import CSVAE
+from csvae_hub.models import CSVAE, AttributeModel
+from csvae_hub.models.skeleton import skeleton
 
 
 @pytest.fixture
@@ -139,7 +144,6 @@ def test_no_such_folder_and_no_such_name():
         ({"z_dim": True}, "z_dim: expected int, got True"),
         ({"erase": 0}, "erase: expected bool, got 0"),
         ({"attributes": "Hat"}, "attributes: expected a list, got 'Hat'"),
-        ({"model": "vae"}, "model: expected 'csvae' for CSVAE, got 'vae'"),
         ({"backbone": {"name": "cnov"}}, "unknown backbone 'cnov': did you mean 'conv'? Known: conv, mlp, resnet"),
         ({"shape": [3, 32, 32]}, "preprocessor.size: expected the 32 pixels of the model's shape, got 16"),
     ],
@@ -149,6 +153,18 @@ def test_a_config_that_can_t_be(folder, changes, text):
     with pytest.raises(ConfigError) as caught:
         CSVAE.from_pretrained(folder)
     assert str(caught.value).startswith(text)
+
+
+def test_a_class_takes_its_own_weights_only(folder):
+    rewrite(folder / "config.json", model="vae")
+    with pytest.raises(ConfigError) as caught:
+        CSVAE.from_pretrained(folder)
+    assert str(caught.value) == f"{folder}: model: expected csvae, got 'vae': did you mean 'csvae'?"
+    rewrite(folder / "config.json", model="gan")
+    with pytest.raises(
+        ConfigError, match=r"model: expected cond-vae or .* or vae, got 'gan': Use the class of that name"
+    ):
+        AttributeModel.from_pretrained(folder)
 
 
 def test_a_preprocessor_that_can_t_be(folder):
@@ -171,10 +187,46 @@ def test_wrong_shapes_are_named(folder):
         CSVAE.from_pretrained(folder)
 
 
-def test_weights_of_a_config_from_a_stranger_are_compared_before_memory_is_taken(folder):
-    rewrite(folder / "config.json", z_dim=4096, w_dim=4096, adversary_width=4096)
-    with pytest.raises(WeightsMismatchError, match="Use the files of one model"):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"z_dim": 4096, "w_dim": 4096, "adversary_width": 4096},
+        {"backbone": {"name": "resnet", "width": 4096, "depth": 4096, "features": 4096}},
+        {"backbone": {"name": "conv", "width": 1, "depth": 4096, "features": 1}},
+        {"shape": [4096], "backbone": {"name": "mlp", "width": 4096, "depth": 4096}},
+        {"attributes": [str(i) for i in range(4096)], "z_dim": 4096, "erase": True},
+    ],
+)
+def test_a_model_larger_than_its_weights_is_given_up_before_memory_is_taken(folder, changes):
+    rewrite(folder / "config.json", **changes)
+    before = time.process_time(), resident()
+    with pytest.raises(WeightsMismatchError, match=r"got a larger one by config\.json\. Use the files of one model$"):
         CSVAE.from_pretrained(folder)
+    assert time.process_time() - before[0] < 2
+    assert resident() - before[1] < 50_000_000
+
+
+def resident():
+    """Bytes of memory that this process has, or 0 where the system doesn't say."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * 4096 if status.is_file() else 0
+
+
+def test_tensors_of_another_kind_are_named(folder):
+    rewrite_state(folder, lambda state: state.update({"q_w.bias": state["q_w.bias"].int()}))
+    with pytest.raises(
+        WeightsMismatchError, match=r"q_w\.bias: expected a floating type by config\.json, got torch\.int32"
+    ):
+        CSVAE.from_pretrained(folder)
+
+
+def test_numbers_too_large_for_the_type_asked_for(folder):
+    rewrite_state(folder, lambda state: state["q_w.bias"].fill_(1e6))
+    assert CSVAE.from_pretrained(folder, device="cpu").dtype == torch.float32
+    with pytest.raises(
+        NonFiniteWeightsError, match=r"holds numbers too large for torch\.float16 in 'q_w\.bias': ask for"
+    ):
+        CSVAE.from_pretrained(folder, device="cpu", dtype="float16")
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -189,3 +241,51 @@ def test_further_tensors_are_refused_when_strict(folder):
     with pytest.raises(WeightsMismatchError, match=r"0 tensors missing \(\), 1 unknown \(extra\)"):
         CSVAE.from_pretrained(folder)
     assert isinstance(CSVAE.from_pretrained(folder, strict=False).config, ModelConfig)
+
+
+# -- modules whose numbers are still to come ----------------------------------------------------------------------
+
+
+class Odd(nn.Module):
+    """Keeps numbers beside its state."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4) * 0.5)
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer("steps", torch.arange(5.0) * 2, persistent=False)
+        self.full = torch.full((2, 2), 7.0)
+
+
+def test_what_a_module_computes_beside_its_state_is_computed():
+    odd = skeleton(Odd, 22, 3)
+    assert torch.equal(odd.steps, torch.arange(5.0) * 2)
+    assert torch.equal(odd.full, torch.full((2, 2), 7.0))
+    assert odd.linear.weight.shape == (2, 4)
+
+
+@pytest.mark.parametrize("size", [torch.Size([300_000]), (300_000,), [300, 1000], 300_000])
+@pytest.mark.parametrize("make", [torch.empty, torch.zeros, torch.ones, torch.randn, lambda s: torch.full(s, 1.0)])
+def test_every_way_to_take_memory_is_counted(make, size):
+    if isinstance(size, int):
+        size = (size,)
+    with pytest.raises(WeightsMismatchError, match="expected a model of 10 numbers in 1 tensors"):
+        skeleton(lambda: make(size), 10, 1)
+
+
+def test_a_skeleton_takes_the_generator_s_argument_and_no_numbers():
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    skeleton(lambda: torch.rand(3, generator=generator), 3, 1)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_loaded_tensors_are_the_model_s_own_and_trainable(folder):
+    model = CSVAE.from_pretrained(folder, device="cpu")
+    assert all(parameter.is_leaf for parameter in model.parameters())
+    model.reconstruct(torch.rand(1, 3, 16, 16))
+    (folder / "model.safetensors").write_bytes(b"")
+    model.train()
+    out = model(torch.rand(4, 3, 16, 16), torch.ones(4, 3))
+    out.p_x.mean.sum().backward()
+    assert model.backbone.pixels.weight.grad.isfinite().all()

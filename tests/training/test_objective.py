@@ -12,7 +12,7 @@ from torch import nn
 from csvae_hub import losses
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.errors import ConfigError
-from csvae_hub.models import create_model
+from csvae_hub.models import create_model, list_models
 from csvae_hub.training.objective import WEIGHTS, Objective, ObjectiveConfig, disturbed
 
 OPTIONS = {
@@ -24,6 +24,8 @@ OPTIONS = {
         "balanced": True,
         "consistency": 2.0,
         "others": 3.0,
+        "confusion": 2.0,
+        "invariance": 2.0,
     },
 }
 
@@ -59,8 +61,11 @@ def batch(objective, n=12, missing=0.2):
     return x, y.masked_fill(torch.rand(n, 3) < missing, torch.nan)
 
 
-@pytest.fixture(params=[*OPTIONS, "vectors"])
+@pytest.fixture(params=[*OPTIONS, "vectors", "vae", "cond-vae", "cond-vae-info"])
 def objective(request):
+    if request.param in list_models():
+        options = {} if request.param == "vae" else OPTIONS["every option"]
+        return build(model={"model": request.param}, **options)
     if request.param == "vectors":
         return build(model={"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)})
     return build(
@@ -91,11 +96,11 @@ def test_each_trained_parameter_is_on_one_side(objective):
 
 def test_the_generative_step_leaves_the_adversary_alone(objective):
     net = objective.model.adversary_net
-    before = buffers(net)
+    before = {} if net is None else buffers(net)
     objective.generative_step(*batch(objective))[0].backward()
     assert [p.grad for p in objective.adversary_parameters()] == [None] * len(objective.adversary_parameters())
     assert all(p.requires_grad for p in objective.adversary_parameters())
-    assert_same(before, buffers(net))
+    assert_same(before, {} if net is None else buffers(net))
 
 
 def test_the_generative_step_trains_everything_else(objective):
@@ -108,6 +113,8 @@ def test_the_generative_step_trains_everything_else(objective):
 
 
 def test_the_adversary_step_leaves_everything_else_alone(objective):
+    if not objective.adversary_parameters():
+        pytest.skip("this model has no adversary")
     objective.generative_step(*batch(objective))
     model = objective.model
     before = {k: v for k, v in buffers(model).items() if not k.startswith("adversary_net.")}
@@ -125,6 +132,23 @@ def test_the_entropy_s_gradient_reaches_the_encoder_of_z():
     assert only.model.q_z.head.weight.grad.abs().sum() > 0
     assert only.model.q_w.out.grad.abs().sum() == 0
     assert out.z.requires_grad
+
+
+def test_cond_vae_info_raises_the_cross_entropy_that_its_adversary_lowers():
+    objective = build(model={"model": "cond-vae-info"}, balanced=True, adversary_mean=True)
+    x, y = batch(objective, missing=0.0)
+    _, terms = objective.generative_step(x, y)
+    net = objective.model.adversary_net.eval()
+    expected = losses.adversary(net(objective.model.posterior_z(x).mean), y, objective.share).mean()
+    torch.testing.assert_close(terms["negative_cross_entropy"], -expected.detach())
+    assert "negative_entropy" not in terms
+
+
+@pytest.mark.parametrize(("name", "terms"), [("vae", 2), ("cond-vae", 2), ("cond-vae-info", 3), ("csvae", 4)])
+def test_each_model_has_the_terms_of_its_own_bound_and_adversary(name, terms):
+    found = build(model={"model": name}).generative_step(*batch(build()))[1]
+    assert len(found) == terms + 1  # and the classifier's
+    assert ("kl_w" in found) == (name == "csvae")
 
 
 # -- terms and weights ------------------------------------------------------------------------------------------------
@@ -167,8 +191,8 @@ def test_the_loss_is_the_weighted_sum(objective):
 def test_total_applies_each_weight(name):
     terms = {weight: torch.full((4,), 1.0) for weight in WEIGHTS}
     ones = dict.fromkeys(WEIGHTS, 1.0)
-    assert ObjectiveConfig(**ones).total(terms).item() == pytest.approx(7)
-    expected = 7 + 2 * (2 if name == "consistency" else 1)  # `others` is relative to `consistency`
+    assert ObjectiveConfig(**ones).total(terms).item() == pytest.approx(10)
+    expected = 10 + 2 * (2 if name == "consistency" else 1)  # `others` is relative to `consistency`
     assert ObjectiveConfig(**{**ones, name: 3.0}).total(terms).item() == pytest.approx(expected)
 
 
@@ -263,6 +287,44 @@ def test_consistency_needs_a_guide_and_images():
     vectors = build(model={"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)}).model
     with pytest.raises(ConfigError, match="^objective.consistency: expected 0 for a model of vectors, got 1.0$"):
         Objective(vectors, ObjectiveConfig(consistency=1.0), nn.Linear(5, 3))
+
+
+def test_a_told_decoder_is_told_the_wished_attributes_in_training(monkeypatch):
+    objective = build("every option", model={"model": "cond-vae"}, edited_share=1.0)
+    out, seen = objective.model(*batch(objective, missing=0.0)), []
+    monkeypatch.setattr(objective.model, "decode_tensor", lambda latents: seen.append(latents) or out.p_x.mean)
+    objective._edited(objective.guide, torch.rand(12, 3, 16, 16), out)
+    assert torch.equal(seen[0].z, out.z)
+    assert ((seen[0].y != out.y).sum(1) == 1).all()
+
+
+@pytest.mark.parametrize("name", ["csvae", "cond-vae"])
+def test_invariance_compares_pictures_that_differ_in_their_attributes_alone(name):
+    objective = build(model={"model": name}, invariance=1.0, edited_share=0.5)
+    model, (x, y) = objective.model, batch(objective, missing=0.0)
+    out = model(x, y)
+    shuffled = model.shuffled(out, 6)
+    assert torch.equal(shuffled.z, out.z[:6])
+    for i in range(3):  # each attribute is that of some picture, with that picture's own kind
+        donors = torch.cat([out.w[:, i], out.y[:, i, None]], 1) if name == "csvae" else out.y[:, i, None]
+        taken = torch.cat([shuffled.w[:, i], shuffled.y[:, i, None]], 1)
+        assert (taken[:, None] == donors).all(-1).any(1).all()
+    before = buffers(model.backbone)
+    term = objective._invariance(out)
+    assert term.shape == (6,)
+    assert (term >= 0).all()
+    assert_same(before, buffers(model.backbone))
+    term.sum().backward()
+    assert model.q_z.head.weight.grad.abs().sum() > 0
+    assert model.backbone.pixels.weight.grad is None
+
+
+@pytest.mark.parametrize("name", ["consistency", "invariance"])
+def test_a_vae_has_no_edits(name):
+    model = build(model={"model": "vae"}).model
+    text = f"^objective.{name}: expected 0 for vae, which has no edits to train, got 1.0$"
+    with pytest.raises(ConfigError, match=text):
+        Objective(model, ObjectiveConfig(**{name: 1.0}), Guide())
 
 
 def test_the_guide_is_frozen_and_stays_in_eval_mode():

@@ -1,0 +1,137 @@
+"""How long a packaged model takes to load, and what it holds in memory meanwhile, beside the least that it could take.
+
+    python benchmarks/loading.py -o docs/results/loading.json
+
+The least is to read the file and to build the modules on the meta device. Every part is timed in processes of its own,
+in turns, the file in the system's cache, on one thread; medians are kept. Reading is `load_file` with its bytes read
+into memory; building is timed for the first time in a process, when torch imports what the meta device needs, and
+again. Loading includes the search for NaN. Seconds are of the processor, since a busy machine stretches those of the
+wall, which are given beside. Linux only: memory is what /proc says of the process at most, less what it had before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROUNDS = 15
+PARTS = ("read", "build", "load", "load float32")
+
+
+def measure(part: str, folder: Path) -> dict[str, float]:
+    """Seconds and bytes of one part, in this process."""
+    import torch
+    from safetensors.torch import load_file
+
+    from csvae_hub import hub
+    from csvae_hub.config import ModelConfig, from_dict
+    from csvae_hub.models import CSVAE
+
+    torch.set_num_threads(1)
+    torch.rand(10, 10) @ torch.rand(10, 10)
+    path = folder / hub.WEIGHTS
+    path.read_bytes()
+    kept = ("format_version", "csvae_hub_version")
+    config = from_dict(ModelConfig, {k: v for k, v in hub.read_config(folder).items() if k not in kept})
+
+    def build() -> object:
+        with torch.device("meta"):
+            return CSVAE(config)
+
+    calls: dict[str, Callable[[], object]] = {
+        "read": lambda: load_file(path, backend="pread"),
+        "build": build,
+        "load": lambda: CSVAE.from_pretrained(folder, device="cpu"),
+    }
+    call = calls[part.partition(" ")[0]]
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
+    before = status("VmRSS")
+    wall = time.perf_counter()
+    seconds, result = timed(call)
+    wall = time.perf_counter() - wall
+    peak = status("VmHWM") - before
+    del result
+    return {"seconds": seconds, "again": timed(call)[0], "wall_seconds": wall, "peak_bytes": peak}
+
+
+def timed(call: Callable[[], object]) -> tuple[float, object]:
+    """Seconds of the processor that a call takes, and what it gives."""
+    start = time.process_time()
+    result = call()
+    return time.process_time() - start, result
+
+
+def status(name: str) -> int:
+    """Bytes that the system says of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+
+
+def summary(folder: Path, wide: Path, rounds: int) -> dict[str, object]:
+    """Medians over fresh processes, and the ratios that they make."""
+    seen: dict[str, list[dict[str, float]]] = {part: [] for part in PARTS}
+    for _ in range(rounds):
+        for part, results in seen.items():
+            place = wide if part.endswith("float32") else folder
+            command = [sys.executable, __file__, "--part", part, "--folder", str(place)]
+            results.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    medians = {
+        part: {key: statistics.median(result[key] for result in results) for key in results[0]}
+        for part, results in seen.items()
+    }
+    size = 4 * numbers(folder)
+    first, again = (medians["read"]["seconds"] + medians["build"][key] for key in ("seconds", "again"))
+    return {
+        "medians": medians,
+        "load_over_read_and_first_build": medians["load"]["seconds"] / first,
+        "load_over_read_and_later_build": medians["load"]["seconds"] / again,
+        "model_bytes": size,
+        "peak_over_model": medians["load"]["peak_bytes"] / size,
+        "peak_over_model_float32_file": medians["load float32"]["peak_bytes"] / size,
+    }
+
+
+def numbers(folder: Path) -> int:
+    from csvae_hub import hub
+
+    with hub.open_weights(folder) as file:
+        return file.numbers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="celeba-64", help="a packaged model")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fresh processes for each part")
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/loading.json"))
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.part:
+        print(json.dumps(measure(arguments.part, arguments.folder)))
+        return
+    import torch
+
+    from csvae_hub import hub
+    from csvae_hub.models import CSVAE
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, wide = hub.resolve(arguments.model), Path(temporary) / "float32"
+        CSVAE.from_pretrained(folder, device="cpu").save_pretrained(wide)
+        result = summary(folder, wide, arguments.rounds)
+    command = shlex.join(["python", "benchmarks/loading.py", *sys.argv[1:]])
+    about = {"command": command, "model": arguments.model, "rounds": arguments.rounds, "torch": torch.__version__}
+    hub.write_json(arguments.output, {**about, "machine": f"{platform.machine()}, one thread", **result})
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The paper's comparison: CSVAE and its siblings at the same budget, on data sets of one's choice.
+
+    python benchmarks/paper.py swiss-roll synthetic-faces
+    python benchmarks/paper.py celeba --data FOLDER --seeds 1
+
+For each data set all four models follow the same recipe with each seed and are measured by `csvae_hub.evaluation` with
+one judge, which is trained on the train split of other faces than they are measured on. Writes
+docs/results/paper-<data set>.json and, from it, the table .md beside it. Runs that the JSON holds are passed over, so
+that it can be stopped and started again; delete the JSON to begin anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from csvae_hub import hub
+from csvae_hub.config import to_dict
+from csvae_hub.data import AttributeData, load_data
+from csvae_hub.evaluation import AttributeClassifier, comparison_table, evaluate, train_judge
+from csvae_hub.models import AttributeModel
+from csvae_hub.training import Recipe, load_recipe, train
+
+RECIPES = {"swiss-roll": "swiss-roll", "synthetic-faces": "synthetic-faces", "celeba": "paper-celeba"}
+OURS = {"objective.confusion": "0.0", "objective.invariance": "0.0"}
+VARIANTS: dict[str, dict[str, str]] = {
+    "csvae": {"model.model": "csvae"},
+    "cond-vae": {"model.model": "cond-vae", **OURS},
+    "cond-vae-info": {"model.model": "cond-vae-info", **OURS},
+    "vae": {"model.model": "vae", **OURS},
+    "csvae, entropy alone": {"model.model": "csvae", "objective.negative_entropy": "300.0", **OURS},
+    "cond-vae-info, confusion and invariance": {"model.model": "cond-vae-info"},
+}
+"""What is compared, as overrides of the recipe. The last two say what the terms beyond the paper do."""
+
+MODELS = ("csvae", "cond-vae", "cond-vae-info", "vae")
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+TEST_SEED = 1
+"""The drawn faces that the models are measured on are of another seed than those that options were chosen by."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", choices=RECIPES)
+    parser.add_argument("--data", type=Path, help="a folder of CelebA with attributes.csv, for celeba")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", choices=VARIANTS, default=MODELS)
+    parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where training leaves its folders")
+    parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    for name in arguments.sets:
+        if name == "celeba" and arguments.data is None:
+            parser.error("celeba needs --data FOLDER")
+        compare_on(name, arguments)
+
+
+def compare_on(name: str, arguments: argparse.Namespace) -> None:
+    """All models and seeds on one data set."""
+    path = arguments.output / f"paper-{name}.json"
+    found: dict[str, Any] = hub.read_json(path) if path.is_file() else {"runs": {}}
+    recipe = recipe_of(name, "csvae", 0, arguments)
+    splits = splits_of(name, recipe, arguments.data)
+    judge = judge_of(splits[0], arguments.runs / name / "judge") if recipe.model.is_image else None
+    found["command"] = shlex.join(["python", "benchmarks/paper.py", *sys.argv[1:]])
+    found["torch"], found["recipe"] = torch.__version__, to_dict(recipe)
+    for seed in range(arguments.seeds):
+        for model in arguments.models:
+            of_model = found["runs"].setdefault(model, {})
+            if str(seed) not in of_model:
+                of_model[str(seed)] = run(name, model, seed, splits, judge, arguments)
+                hub.write_json(path, found)
+                path.with_suffix(".md").write_text(table(found), encoding="utf-8")
+                print(table(found), flush=True)
+
+
+def recipe_of(name: str, model: str, seed: int, arguments: argparse.Namespace) -> Recipe:
+    """The recipe of a data set for one of `VARIANTS`; that of the Swiss roll has no terms beyond the paper's."""
+    overrides = dict(pair.partition("=")[::2] for pair in arguments.overrides)
+    ours = VARIANTS[model] if name != "swiss-roll" else {"model.model": VARIANTS[model]["model.model"]}
+    return load_recipe(RECIPES[name], {**overrides, **ours, "trainer.seed": str(seed)})
+
+
+def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeData]:
+    """Train and valid as in training, and test, which no option was chosen by where the data is drawn."""
+    size = recipe.model.image_size if recipe.model.is_image else 64
+    found: list[AttributeData] = []
+    for split in ("train", "valid", "test"):
+        source = str(data) if name == "celeba" else name
+        examples = recipe.data.examples if split == "train" else 2_000
+        seed = TEST_SEED if split == "test" else recipe.data.seed
+        found.append(load_data(source, recipe.model.attributes, split, size, examples=examples, seed=seed))
+    return found
+
+
+def judge_of(data: AttributeData, folder: Path) -> AttributeClassifier:
+    """The judge of an earlier start, or one trained now."""
+    if not (folder / hub.CONFIG).is_file():
+        train_judge(data, seed=1, precision="bfloat16", progress=print).save(folder)
+    return AttributeClassifier.load(folder)
+
+
+def run(
+    name: str,
+    model: str,
+    seed: int,
+    splits: Sequence[AttributeData],
+    judge: AttributeClassifier | None,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    """Trains one model with one seed and measures it."""
+    recipe = recipe_of(name, model, seed, arguments)
+    folder = arguments.runs / name / f"{model.replace(', ', '-').replace(' ', '-')}-{seed}"
+    started = time.monotonic()
+    trained = train(recipe, arguments.data if name == "celeba" else None, folder, quiet=True)
+    seconds = round(time.monotonic() - started)
+    result = evaluate(trained, splits[0], splits[1], splits[2], judge, seed=seed)
+    if not recipe.model.is_image:
+        result["attribute_change"] = crossed(trained, splits[2])
+    return {"training_seconds": seconds, **result}
+
+
+@torch.no_grad()
+def crossed(model: AttributeModel, data: AttributeData) -> dict[str, Any]:
+    """For the Swiss roll, whose attribute can be read off x: the share of points that an edit brings to the other side.
+
+    `moved` is the mean squared change of the two coordinates that have nothing to do with the attribute.
+    """
+    shares: list[float] = []
+    moves: list[float] = []
+    for value in (True, False):
+        x, _ = data.batch(np.flatnonzero(data.labels[:, 0] == (not value)))
+        edited = model.decode(model.set_attribute(model.encode(x), "Above", value))
+        shares.append(((edited[:, 1] > 10.5) == value).float().mean().item())
+        moves.append((edited - x)[:, [0, 2]].square().mean().item())
+    return {"wished": sum(shares) / 2, "worst": min(shares), "moved": sum(moves) / 2}
+
+
+def table(found: dict[str, Any]) -> str:
+    """The comparison as Markdown, over the seeds."""
+    return comparison_table({model: list(runs.values()) for model, runs in found["runs"].items() if runs})
+
+
+if __name__ == "__main__":
+    main()

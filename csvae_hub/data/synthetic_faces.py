@@ -1,0 +1,138 @@
+"""Faces drawn from known factors: every picture has its true counterfactuals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csvae_hub.data.base import AttributeData
+from csvae_hub.data.face_renderer import ATTRIBUTES, FACTORS, render
+from csvae_hub.errors import DataError, did_you_mean
+
+IMAGE_SIZES = (16, 32, 64, 128, 256)
+
+_PIXELS_AT_ONCE = 64 * 64 * 64
+"""A batch of this many pixels fits into the cache of a core, which halves the time."""
+
+
+class SyntheticFaces(AttributeData):
+    r"""Drawn faces, uint8 (n, 3, S, S), with the attributes Beard, Eyeglasses, Hair, Smiling and Wearing_Hat.
+
+    Each attribute varies continuously inside itself (hats from cap to top hat, lenses from clear to dark), and each is
+    to be seen wherever it is present. `factors` holds what the faces were drawn from: a name of
+    `csvae_hub.data.face_renderer.FACTORS`, which says what 0 and 1 look like, to float32 (n,), uniform in [0, 1] and
+    independent of one another and of the attributes. A factor such as `Beard.length` is drawn for every face, also for
+    one without a beard, so that `counterfactual` can give it the beard that it would have. Rows of `factors` are those
+    of these n faces, not of a `subset`.
+
+    Attribute i is present where a standard normal $g_i < \Phi^{-1}(s_i)$ with its share $s_i$: a Gaussian copula. The
+    factors depend on n and the seed only: other shares or correlations give the same people with other attributes.
+
+    Args:
+        n: how many faces.
+        seed: the same seed gives the same faces.
+        image_size: S, the side in pixels: 16, 32, 64, 128 or 256.
+        shares: the probability that an attribute is present: one for all, or by name, the others then 0.5.
+        correlations: for pairs of attributes the correlation of their normals $g_i$ and $g_j$, in [-1, 1], others 0.
+            The attributes' own correlation is closer to 0: at shares of 0.5 it is $\frac{2}{\pi} \arcsin$ of the
+            number, 0.71 for 0.9.
+
+    Raises:
+        DataError: n below 1, another image size, a share outside [0, 1], an unknown attribute, or correlations outside
+            [-1, 1] or that no five normals can have together.
+    """
+
+    def __init__(
+        self,
+        n: int = 10_000,
+        seed: int = 0,
+        image_size: int = 64,
+        shares: float | Mapping[str, float] = 0.5,
+        correlations: Mapping[tuple[str, str], float] | None = None,
+    ) -> None:
+        if n < 1:
+            raise DataError(f"n: expected at least one face, got {n}")
+        if image_size not in IMAGE_SIZES:
+            raise DataError(f"image_size: expected one of {', '.join(map(str, IMAGE_SIZES))}, got {image_size}")
+        thresholds, root = _thresholds(shares), _root(correlations or {})
+        generator = np.random.default_rng(seed)
+        factors = {name: torch.from_numpy(generator.random(n, dtype=np.float32)) for name in FACTORS}
+        labels = generator.standard_normal((n, len(ATTRIBUTES))) @ root.T < thresholds
+        renderer = _FaceRenderer(factors, labels, image_size)
+        super().__init__(renderer.draw_all(), labels.astype(np.float32), ATTRIBUTES, renderer=renderer)
+        self.factors = factors
+
+
+class _FaceRenderer:
+    """Draws the faces, as they are or with one attribute changed: the `Renderer` of this data."""
+
+    def __init__(self, factors: dict[str, Tensor], labels: NDArray[np.bool_], image_size: int) -> None:
+        self.factors, self.image_size = factors, image_size
+        self.present = {name: torch.from_numpy(labels[:, i].copy()) for i, name in enumerate(ATTRIBUTES)}
+
+    def __call__(
+        self, rows: NDArray[np.int64], attribute: str, value: bool, kinds: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        own, others = torch.from_numpy(rows), torch.from_numpy(kinds)
+        inside = f"{attribute}."
+        factors = {name: values[others if name.startswith(inside) else own] for name, values in self.factors.items()}
+        present = {name: values[own] for name, values in self.present.items()}
+        return self._draw(factors, present | {attribute: torch.full((len(rows),), value)})
+
+    def draw_all(self) -> NDArray[np.uint8]:
+        return self._draw(self.factors, self.present)
+
+    def _draw(self, factors: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> NDArray[np.uint8]:
+        n, side = len(present[ATTRIBUTES[0]]), self.image_size
+        pictures = np.empty((n, 3, side, side), dtype=np.uint8)
+        size = max(1, _PIXELS_AT_ONCE // side**2)
+        for part in (slice(start, start + size) for start in range(0, n, size)):
+            some_factors = {name: values[part] for name, values in factors.items()}
+            some_present = {name: values[part] for name, values in present.items()}
+            pictures[part] = render(some_factors, some_present, side).numpy()
+        return pictures
+
+
+def _thresholds(shares: float | Mapping[str, float]) -> NDArray[np.float64]:
+    """Φ⁻¹ of each attribute's share, (5,): a standard normal is below it with that probability."""
+    named = shares if isinstance(shares, Mapping) else dict.fromkeys(ATTRIBUTES, shares)
+    _check_names("shares", named)
+    for name, share in named.items():
+        if not 0 <= share <= 1:
+            raise DataError(f"shares: expected the share of {name} between 0 and 1, got {share}")
+    wanted = torch.tensor([named.get(name, 0.5) for name in ATTRIBUTES], dtype=torch.float64)
+    return torch.special.ndtri(wanted).numpy()
+
+
+def _root(correlations: Mapping[tuple[str, str], float]) -> NDArray[np.float64]:
+    """R (5, 5) with R Rᵀ the matrix of the correlations: it makes independent normals correlated ones."""
+    _check_names("correlations", chain.from_iterable(correlations))
+    matrix = np.eye(len(ATTRIBUTES))
+    for (first, second), value in correlations.items():
+        if first == second or (second, first) in correlations:
+            raise DataError(f"correlations: expected each pair of two attributes once, got {first}, {second}")
+        if not -1 <= value <= 1:
+            raise DataError(f"correlations: expected a number from -1 to 1 for {first}, {second}, got {value}")
+        i, j = ATTRIBUTES.index(first), ATTRIBUTES.index(second)
+        matrix[i, j] = matrix[j, i] = value
+    values, vectors = np.linalg.eigh(matrix)
+    if values[0] < -1e-9:
+        raise DataError(
+            "correlations: expected a positive semi-definite matrix, got one with the eigenvalue "
+            f"{values[0]:.2f}: no normals are correlated so; bring the numbers closer to 0"
+        )
+    return vectors * np.sqrt(values.clip(min=0))
+
+
+def _check_names(argument: str, names: Iterable[str]) -> None:
+    for name in names:
+        if name not in ATTRIBUTES:
+            hint = did_you_mean(name, ATTRIBUTES)
+            raise DataError(
+                f"{argument}: expected attributes among {', '.join(ATTRIBUTES)}, got {name!r}{hint and ':' + hint}"
+            )

@@ -1,0 +1,158 @@
+"""Several models side by side, and one model over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from csvae_hub.data.base import AttributeData
+from csvae_hub.errors import require
+from csvae_hub.evaluation.classifier import AttributeClassifier
+from csvae_hub.evaluation.metrics import mean
+from csvae_hub.evaluation.report import evaluate, train_judge
+from csvae_hub.models import AttributeModel
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a result: its column's title, where in the result it stands, and how it is written."""
+
+    title: str
+    path: tuple[str, ...]
+    digits: int = 3
+    percent: bool = False
+
+    def of(self, result: Result) -> float | None:
+        """The figure in a result; None where it couldn't be measured or the result is of an earlier version."""
+        found: Any = result
+        for key in self.path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found
+
+
+FIGURES = {
+    "wished": Figure("wished class", ("attribute_change", "wished"), percent=True),
+    "worst": Figure("worst direction", ("attribute_change", "worst"), percent=True),
+    "others": Figure("others, mean abs. Δp", ("attribute_change", "others")),
+    "distance": Figure("distance to truth", ("truth", "distance"), digits=4),
+    "by_example": Figure("by example", ("truth", "by_example", "distance"), digits=4),
+    "mse": Figure("MSE", ("reconstruction", "mse"), digits=4),
+    "psnr": Figure("PSNR (dB)", ("reconstruction", "psnr"), digits=1),
+    "ssim": Figure("SSIM", ("reconstruction", "ssim")),
+    "leak_logistic": Figure("leak, logistic (max)", ("leakage", "z", "logistic", "max")),
+    "leak_mlp": Figure("leak, MLP (max)", ("leakage", "z", "mlp", "max")),
+    "variety": Figure("variety", ("variety", "transferred"), digits=4),
+}
+"""What models are compared by. `variety` is that of transferred kinds, in units of x."""
+
+
+def compare(
+    models: Mapping[str, AttributeModel],
+    train_data: AttributeData,
+    valid_data: AttributeData,
+    test_data: AttributeData,
+    judge: AttributeClassifier | None = None,
+    *,
+    seed: int = 0,
+    judge_epochs: int = 11,
+    precision: str = "float32",
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """`evaluate` for each of several models, with one judge and on the same data.
+
+    Args:
+        models: by the names under which they are reported.
+        train_data: trains the judge, once, and each model's probes.
+        valid_data: see `evaluate`.
+        test_data: see `evaluate`.
+        judge: see `evaluate`.
+        seed: see `evaluate`.
+        judge_epochs: see `evaluate`.
+        precision: see `evaluate`.
+        progress: is called with one line before each stage.
+
+    Returns:
+        What `evaluate` gives, by name.
+
+    Raises:
+        ValueError: no model, or models with other attributes or of other shapes than the first.
+        DataError: what `evaluate` refuses.
+    """
+    if not models:
+        raise ValueError("expected at least one model to be measured, got none")
+    check_comparable(models)
+    first = next(iter(models.values()))
+    say = progress or (lambda line: None)
+    if judge is None and first.config.is_image:
+        data = train_data.select(first.attributes)
+        judge = train_judge(
+            data, seed=seed, epochs=judge_epochs, precision=precision, device=first.device, progress=progress
+        )
+    results: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        results[name] = evaluate(
+            model,
+            train_data,
+            valid_data,
+            test_data,
+            judge,
+            seed=seed,
+            progress=lambda line, name=name: say(f"{name}: {line}"),
+        )
+    return results
+
+
+def check_comparable(models: Mapping[str, AttributeModel]) -> None:
+    """Checks that the models have the same attributes, in whatever order, and examples of the same shape.
+
+    Raises:
+        ValueError: they haven't; the error names two of them.
+    """
+    (first, reference), *others = models.items()
+    for name, model in others:
+        for what, expected, got in (
+            ("attributes", sorted(reference.attributes), sorted(model.attributes)),
+            ("shape", list(reference.config.shape), list(model.config.shape)),
+        ):
+            if expected != got:
+                raise ValueError(
+                    f"{name}: expected the {what} of {first}, {', '.join(map(str, expected))}, got "
+                    f"{', '.join(map(str, got))}: compare models of the same data"
+                )
+
+
+def over_seeds(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """Each figure of `FIGURES` over results of one model that was trained with several seeds.
+
+    Returns:
+        For each figure its `mean`, a 95 % interval by Student's t, `low` to `high` (None for fewer than two values),
+        and the `values` in the order of the results, None where a result lacks the figure.
+
+    Raises:
+        ValueError: no result, or results of models of different kinds or attributes.
+        MissingExtraError: SciPy, which comes with scikit-learn, is missing.
+    """
+    if not results:
+        raise ValueError("expected at least one result, got none")
+    for result in results[1:]:
+        for key in ("model", "attributes"):
+            if result[key] != results[0][key]:
+                raise ValueError(
+                    f"{key}: expected results of one model over seeds, got {results[0][key]!r} and {result[key]!r}"
+                )
+    return {key: _interval([figure.of(result) for result in results]) for key, figure in FIGURES.items()}
+
+
+def _interval(values: list[float | None]) -> dict[str, Any]:
+    known = np.array([value for value in values if value is not None])
+    low = high = None
+    if len(known) > 1:
+        spread = known.std(ddof=1) / len(known) ** 0.5
+        half = float(require("scipy.stats", "eval").t.ppf(0.975, len(known) - 1) * spread)
+        low, high = float(known.mean()) - half, float(known.mean()) + half
+    return {"mean": mean(values), "low": low, "high": high, "values": values}

@@ -1,0 +1,106 @@
+"""How much an attribute varies inside: the kinds of glasses that a model can draw on one face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from csvae_hub.data.base import AttributeData
+from csvae_hub.evaluation.encoding import BATCH, decode_all, edited, encode_data
+from csvae_hub.evaluation.metrics import mean
+from csvae_hub.models import AttributeModel, Latents
+
+
+def variety(
+    model: AttributeModel,
+    data: AttributeData,
+    latents: Latents | None = None,
+    *,
+    seed: int = 0,
+    pictures: int = 32,
+    samples: int = 8,
+) -> dict[str, Any]:
+    """Root mean square, over pictures and pixels, of the standard deviation of x over edits that set one attribute.
+
+    A model that knows one kind of glasses gives 0. The variance over the edits of one example is the unbiased one.
+
+    Args:
+        model: any of the family.
+        data: N examples with the model's attributes.
+        latents: what `encode_data` gave for `data`, where it's at hand.
+        seed: of the choice of pictures and of the samples.
+        pictures: how many, at most, drawn from `data`.
+        samples: edits of each, at least 2.
+
+    Returns:
+        In units of x: `sampled`, over edits to "sample"; `transferred`, over edits that take the attribute over from
+        other examples, labelled present and taken for present by the model; `truth`, over the true pictures with these
+        examples' kinds, None where the data has no counterfactuals; `sampled_ratio` and `transferred_ratio`, the
+        first two over `truth`. For each of the `attributes`, and at the top the means over them. `transferred` is None,
+        with a `reason`, where fewer than two examples have the attribute.
+
+    Raises:
+        ValueError: fewer than 2 samples, or no picture.
+        UnknownAttributeError: the data lacks an attribute of the model.
+    """
+    if samples < 2 or pictures < 1:
+        raise ValueError(f"expected at least 2 samples of at least 1 picture, got {samples} of {pictures}")
+    data = data.select(model.attributes)
+    codes = encode_data(model, data) if latents is None else latents
+    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+    rows = torch.from_numpy(np.sort(rng.permutation(len(data))[:pictures])).repeat_interleave(samples)
+
+    def measured(name: str, donors: Tensor) -> dict[str, Any]:
+        def sampled(own: Tensor, _: Tensor) -> Tensor:
+            return decode_all(model, edited(model, codes[own], {name: "sample"}, generator))
+
+        def transferred(own: Tensor, given: Tensor) -> Tensor:
+            return decode_all(model, edited(model, codes[own], {name: codes[given]}))
+
+        def truth(own: Tensor, given: Tensor) -> Tensor:
+            return data.counterfactual(own, name, True, kinds=given)
+
+        return {
+            "sampled": _spread(sampled, rows, rows, samples),
+            "transferred": _spread(transferred, rows, donors, samples),
+            "truth": _spread(truth, rows, donors, samples) if data.has_counterfactuals else None,
+        }
+
+    attributes: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(model.attributes):
+        present = np.flatnonzero((data.labels[:, i] == 1) & (codes.y[:, i].numpy() > 0.5))
+        few = len(present) < samples  # then some are drawn twice
+        draws = [rng.choice(present, samples, replace=few) for _ in rows[::samples]] if len(present) > 1 else []
+        found = measured(name, torch.from_numpy(np.array(draws, dtype=np.int64)).flatten())
+        attributes[name] = {**found, **_ratios(found)}
+        if not draws:
+            attributes[name]["reason"] = "fewer than two examples are labelled present and taken for present"
+    names = ("sampled", "transferred", "truth", "sampled_ratio", "transferred_ratio")
+    means = {key: mean(entry[key] for entry in attributes.values()) for key in names}
+    return {**means, "pictures": len(rows) // samples, "samples": samples, "attributes": attributes}
+
+
+def _spread(draw: Callable[[Tensor, Tensor], Tensor], rows: Tensor, donors: Tensor, samples: int) -> float | None:
+    """RMS of the standard deviation over runs of `samples` neighbours among what `draw` gives for rows and donors.
+
+    None where there are no donors.
+    """
+    if len(donors) == 0:
+        return None
+    size, variances = max(1, BATCH // samples) * samples, []
+    for own, given in zip(rows.split(size), donors.split(size), strict=True):
+        examples = draw(own, given).double().unflatten(0, (-1, samples))
+        variances.append(examples.var(1).flatten(1).mean(1))
+    return torch.cat(variances).mean().sqrt().item()
+
+
+def _ratios(found: dict[str, Any]) -> dict[str, float | None]:
+    truth = found["truth"]
+    return {
+        f"{key}_ratio": found[key] / truth if truth and found[key] is not None else None
+        for key in ("sampled", "transferred")
+    }

@@ -1,0 +1,51 @@
+"""The conditional VAE whose z is kept from the attributes (Creswell et al., arXiv 1711.05175), the third baseline."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent
+
+from csvae_hub import losses
+from csvae_hub.config import ModelConfig
+from csvae_hub.distributions import draw
+from csvae_hub.images import Preprocessor
+from csvae_hub.models.base import Output
+from csvae_hub.models.conditional import ConditionalModel
+from csvae_hub.models.latents import Latents
+from csvae_hub.networks import Adversary, PosteriorZ
+
+
+class CondVAEInfo(ConditionalModel):
+    """q(z | x) and p(x | z, y), with an adversary r(y | z) whose cross entropy the encoder raises."""
+
+    name = "cond-vae-info"
+
+    def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
+        super().__init__(config, preprocessor)
+        self.q_z = PosteriorZ(config.backbone.features, config.z_dim)
+        self.q_y = self._attribute_head()
+        k = len(config.attributes)
+        self.adversary_net = Adversary(config.z_dim, k, config.adversary_width, config.adversary_depth)
+
+    def posterior_z(self, x: Tensor) -> Independent:
+        """q(z | x) for x (B, *shape): event (z_dim,)."""
+        return self.q_z(self.backbone.encode(x))
+
+    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
+        """Encodes x (B, *shape) in [0, 1], samples z and decodes it with y (B, k), 0, 1 or NaN."""
+        features = self.backbone.encode(x)
+        logits, q_z = self.q_y(features), self.q_z(features)
+        y, z = self._filled(y, logits), draw(q_z, generator)
+        return Output(q_z, self.likelihood(self._decoded(z, y)), z, y, logits)
+
+    def forgetting(self, logits: Tensor, y: Tensor, share: Tensor | None) -> dict[str, Tensor]:
+        """Minus the adversary's cross entropy."""
+        return {"negative_cross_entropy": -losses.adversary(logits, y, share)}
+
+    def encode_tensor(self, x: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None) -> Latents:
+        """Latents of x (B, *shape), with q(y | x)'s answer where y is None or NaN."""
+        features = self.backbone.encode(x)
+        q_z = self.q_z(features)
+        z = draw(q_z, generator) if sample else q_z.mean
+        return self._without_subspaces(z, self._filled(y, self.q_y(features)))

@@ -1,0 +1,201 @@
+"""Pictures of what was measured: edits against leakage, the planes of the subspaces, a face over such a plane.
+
+All give a `matplotlib.figure.Figure` made without pyplot, so that no window opens and no global state changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csvae_hub import hub
+from csvae_hub.errors import require
+from csvae_hub.models import AttributeModel, Latents
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Range: TypeAlias = tuple[float, float]
+PRESENT, ABSENT, UNKNOWN = "tab:blue", "tab:orange", "lightgrey"
+"""Colours that also differ to the colour-blind."""
+
+
+def edits_against_leakage(
+    results: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]], probe: str = "mlp"
+) -> Figure:
+    """A point for each model and seed: how well edits work (up) against how much z says of the attributes (right).
+
+    Args:
+        results: by the models' names what `evaluate` gave, or several such results, over seeds.
+        probe: "mlp" or "logistic"; the greatest ROC AUC over the attributes is drawn.
+
+    Raises:
+        ValueError: no result, an unknown probe, or a result without the share of wished edits or the leakage.
+        MissingExtraError: matplotlib is missing.
+    """
+    if not results or probe not in ("mlp", "logistic"):
+        raise ValueError(
+            f"expected at least one result and the probe mlp or logistic, got {len(results)} and {probe!r}"
+        )
+    figure, axes = _figure(5, 4)
+    for name, found in results.items():
+        runs = [found] if isinstance(found, Mapping) else found
+        points = [(run["leakage"]["z"][probe]["max"], (run["attribute_change"] or {}).get("wished")) for run in runs]
+        if not points or any(value is None for point in points for value in point):
+            raise ValueError(
+                f"{name}: expected the share of wished edits and the leakage, got a result without: evaluate a model "
+                "of images with a judge that reads its attributes"
+            )
+        leaks, wished = zip(*points, strict=True)
+        axes.scatter(leaks, [100 * share for share in wished], label=name)
+    axes.axvline(0.5, color=UNKNOWN, zorder=0)
+    axes.set_xlim(min(0.45, axes.get_xlim()[0]), 1.02)
+    axes.set_ylim(-2, 102)
+    axes.set_xlabel(
+        f"greatest ROC AUC of {'an MLP' if probe == 'mlp' else 'a logistic'} probe on z (0.5: nothing leaks)"
+    )
+    axes.set_ylabel("edits taken for the wished class (%)")
+    axes.legend()
+    return figure
+
+
+def subspace_planes(
+    latents: Latents, labels: NDArray[np.float32], names: Sequence[str] | None = None, *, most: int = 2000
+) -> Figure:
+    """The plane of each W_i with the points of test examples: a row for each i, a column for each colouring attribute.
+
+    On the diagonal, framed, the points are coloured by the attribute of the plane itself: blue where present, orange
+    where absent, grey where the label is missing. Elsewhere the two colours should lie alike.
+
+    Args:
+        latents: of N examples, w of shape (N, k, 2).
+        labels: (N, k), 0, 1 or NaN, in the order of `latents.attributes`.
+        names: which attributes, as rows and as columns; the default is all.
+        most: so many points are drawn, the first ones.
+
+    Raises:
+        ValueError: subspaces that are no planes, or labels of another shape.
+        UnknownAttributeError: a name that the latents lack.
+        MissingExtraError: matplotlib is missing.
+    """
+    _check_planes(latents.w.shape[-1])
+    if labels.shape != tuple(latents.y.shape):
+        raise ValueError(f"labels: expected shape {tuple(latents.y.shape)}, one row a latent, got {labels.shape}")
+    names = latents.attributes if names is None else tuple(names)
+    columns = [latents.index(name) for name in names]
+    figure = _blank(1.5 * len(columns) + 0.8, 1.5 * len(columns) + 0.8)
+    figure.suptitle("blue: present, orange: absent", fontsize=8)
+    panels = figure.subplots(len(columns), len(columns), squeeze=False, sharex="row", sharey="row")
+    for row, i in enumerate(columns):
+        points = latents.w[:most, i].float().cpu().numpy()
+        for column, j in enumerate(columns):
+            axes = panels[row, column]
+            axes.scatter(*points.T, c=_colours(labels[:most, j]), s=2, linewidths=0)
+            axes.tick_params(labelsize=6)
+            if row == 0:
+                axes.set_title(f"by {names[column]}", fontsize=8)
+            if column == 0:
+                axes.set_ylabel(f"W of {names[row]}", fontsize=8)
+            for side in axes.spines.values():
+                side.set_linewidth(2.0 if row == column else 0.5)
+    return figure
+
+
+@torch.no_grad()
+def traversal(
+    model: AttributeModel, picture: Any, name: str, *, steps: int = 7, extent: tuple[Range, Range] | None = None
+) -> Figure:
+    """One picture decoded over a grid of points of W_i: a continuous family of glasses or beards.
+
+    Args:
+        model: a model of images with subspaces of two numbers.
+        picture: one picture, of any kind that `model.encode` takes, or its `Latents`.
+        name: the attribute.
+        steps: pictures a side, at least 2.
+        extent: from where to where each of the two coordinates goes; the default is the square around the middle of the
+            points that stand for absent and for present, twice as wide as these are apart.
+
+    Raises:
+        ValueError: a model of vectors or without planes, more than one picture, fewer than 2 steps, or an empty extent.
+        UnknownAttributeError: the model has no such attribute.
+        MissingExtraError: matplotlib is missing.
+    """
+    index = model.index(name)
+    if not model.config.is_image or steps < 2:
+        raise ValueError(
+            f"expected a model of images and at least 2 steps, got shape {model.config.shape} and {steps} steps"
+        )
+    latents = picture if isinstance(picture, Latents) else model.encode(picture)
+    _check_planes(latents.w.shape[-1])
+    if len(latents) != 1:
+        raise ValueError(f"expected one picture, got {len(latents)}: draw a figure for each")
+    absent, present = (model.edit(latents, {name: value}).w[0, index].tolist() for value in (False, True))
+    across, up = _square(absent, present) if extent is None else extent
+    if not (across[0] < across[1] and up[0] < up[1]):
+        raise ValueError(f"extent: expected two ranges from a lower to a higher number, got {extent}")
+    pictures = _grid(model, latents, name, torch.linspace(*across, steps), torch.linspace(up[1], up[0], steps))
+    figure, axes = _figure(1 + 0.7 * steps, 1 + 0.7 * steps)
+    margins = [(end - start) / (steps - 1) / 2 for start, end in (across, up)]
+    edges = (across[0] - margins[0], across[1] + margins[0], up[0] - margins[1], up[1] + margins[1])
+    axes.imshow(pictures.numpy(), extent=edges, aspect="auto", interpolation="nearest")
+    axes.set_title(name)
+    axes.set_xlabel("first coordinate of w_i")
+    axes.set_ylabel("second coordinate of w_i")
+    for words, (x, y) in (("absent", absent), ("present", present)):
+        if edges[0] <= x <= edges[1] and edges[2] <= y <= edges[3]:
+            axes.annotate(words, (x, y), color="white", fontsize=7, ha="center", backgroundcolor="#00000080")
+    return figure
+
+
+def save_figure(figure: Figure, path: str | Path, *, dpi: int = 100) -> None:
+    """Writes a figure as the kind of file that the name ends in, such as .png or .svg, replaced whole."""
+    path = Path(path)
+    with hub.replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=dpi)
+
+
+def _check_planes(w_dim: int) -> None:
+    if w_dim == 0:
+        raise ValueError(
+            "expected subspaces of two numbers, got a model without subspaces, which has no planes: use a CSVAE"
+        )
+    if w_dim != 2:
+        raise ValueError(f"expected subspaces of two numbers, which are planes, got {w_dim}: train with w_dim = 2")
+
+
+def _square(absent: Sequence[float], present: Sequence[float]) -> tuple[Range, Range]:
+    reach = max(math.dist(absent, present), 1e-3)
+    first, second = ((a + p) / 2 for a, p in zip(absent, present, strict=True))
+    return (first - reach, first + reach), (second - reach, second + reach)
+
+
+def _grid(model: AttributeModel, latents: Latents, name: str, across: Tensor, down: Tensor) -> Tensor:
+    """Pictures of all points as one, float32 (rows · S, columns · S, 3)."""
+    second, first = torch.meshgrid(down, across, indexing="ij")
+    decoded: list[Tensor] = []
+    for points in torch.stack([first, second], -1).flatten(0, 1).split(64):
+        rows = latents[torch.zeros(len(points), dtype=torch.long, device=latents.z.device)]
+        decoded.append(model.decode(model.edit(rows, {name: points})).float().cpu())
+    pictures = torch.cat(decoded).expand(-1, 3, -1, -1).unflatten(0, (len(down), len(across)))
+    return pictures.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+
+
+def _colours(labels: NDArray[np.float32]) -> list[str]:
+    return [UNKNOWN if np.isnan(label) else PRESENT if label else ABSENT for label in labels]
+
+
+def _blank(width: float, height: float) -> Figure:
+    return require("matplotlib.figure", "plot").Figure(figsize=(width, height), layout="constrained")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = _blank(width, height)
+    return figure, figure.subplots()
