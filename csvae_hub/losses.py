@@ -40,7 +40,7 @@ def negative_entropy(logits: Tensor) -> Tensor:
 def confusion(logits: Tensor) -> Tensor:
     r"""$\sum_i KL(½ \,\|\, q_\delta(y_i \mid z))$ (ours; Tzeng et al. 2015): logits (B, k) to (B,).
 
-    Least where the entropy is greatest. Where the adversary is sure the entropy's gradient vanishes, and this one's doesn't.
+    Least where the entropy is greatest. Where the adversary is sure, the entropy's gradient vanishes; this one stays.
     """
     return (-0.5 * (F.logsigmoid(logits) + F.logsigmoid(-logits)) - math.log(2)).sum(-1)
 

@@ -224,7 +224,7 @@ def test_train_refuses_unknown_names(tmp_path, arguments, message):
 def test_eval_writes_the_figures_and_prints_a_table(weights, tmp_path, monkeypatch):
     called = {}
 
-    def load_data(spec, *, attributes, split, image_size):
+    def load_data(spec, *, attributes, split, image_size, examples, seed):
         called[split] = (spec, attributes, image_size)
         return split
 
@@ -247,7 +247,7 @@ def test_eval_writes_the_figures_and_prints_a_table(weights, tmp_path, monkeypat
 
 def test_eval_names_data_that_is_not_there(weights, tmp_path):
     result = run("eval", weights, "--data", tmp_path / "nowhere", "-o", tmp_path / "evaluation.json", code=1)
-    assert "nowhere: expected swiss-roll, a folder with images/ and attributes.csv" in result.stderr
+    assert "nowhere: expected swiss-roll, synthetic-faces, a folder with images/ and attributes.csv" in result.stderr
 
 
 def test_env_names_versions():
