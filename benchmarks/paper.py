@@ -26,8 +26,10 @@ from csvae_hub import hub
 from csvae_hub.config import to_dict
 from csvae_hub.data import AttributeData, load_data
 from csvae_hub.evaluation import AttributeClassifier, comparison_table, evaluate, train_judge
+from csvae_hub.images import grid
 from csvae_hub.models import AttributeModel
 from csvae_hub.training import Recipe, load_recipe, train
+from csvae_hub.training.run_log import attribute_grid
 
 RECIPES = {"swiss-roll": "swiss-roll", "synthetic-faces": "synthetic-faces", "celeba": "paper-celeba"}
 OURS = {"objective.confusion": "0.0", "objective.invariance": "0.0"}
@@ -80,6 +82,8 @@ def compare_on(name: str, arguments: argparse.Namespace) -> None:
                 hub.write_json(path, found)
                 path.with_suffix(".md").write_text(table(found), encoding="utf-8")
                 print(table(found), flush=True)
+    if name == "synthetic-faces":
+        draw(splits[2], arguments)
 
 
 def recipe_of(name: str, model: str, seed: int, arguments: argparse.Namespace) -> Recipe:
@@ -118,7 +122,7 @@ def run(
 ) -> dict[str, Any]:
     """Trains one model with one seed and measures it."""
     recipe = recipe_of(name, model, seed, arguments)
-    folder = arguments.runs / name / f"{model.replace(', ', '-').replace(' ', '-')}-{seed}"
+    folder = folder_of(name, model, seed, arguments)
     started = time.monotonic()
     trained = train(recipe, arguments.data if name == "celeba" else None, folder, quiet=True)
     seconds = round(time.monotonic() - started)
@@ -142,6 +146,24 @@ def crossed(model: AttributeModel, data: AttributeData) -> dict[str, Any]:
         shares.append(((edited[:, 1] > 10.5) == value).float().mean().item())
         moves.append((edited - x)[:, [0, 2]].square().mean().item())
     return {"wished": sum(shares) / 2, "worst": min(shares), "moved": sum(moves) / 2}
+
+
+def draw(data: AttributeData, arguments: argparse.Namespace) -> None:
+    """Four test faces, their reconstruction and each attribute switched, by each model in turn (seed 0)."""
+    images = data.batch(torch.arange(4))[0]
+    rows: list[torch.Tensor] = []
+    for model in MODELS:
+        folder = folder_of("synthetic-faces", model, 0, arguments) / "model"
+        if folder.is_dir():
+            rows.append(attribute_grid(AttributeModel.from_pretrained(folder), images))
+    picture = grid(torch.cat(rows), columns=len(data.attributes) + 2)
+    with hub.replacing(RESULTS.parent / "images" / "paper-synthetic-faces.png") as temporary:
+        picture.save(temporary, "PNG")
+
+
+def folder_of(name: str, model: str, seed: int, arguments: argparse.Namespace) -> Path:
+    """Where a run is kept."""
+    return arguments.runs / name / f"{model.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 def table(found: dict[str, Any]) -> str:

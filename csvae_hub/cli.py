@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from csvae_hub.cli_eval import eval_command
+from csvae_hub.cli_eval import check_device, eval_command
 from csvae_hub.cli_hub import download, push
 from csvae_hub.errors import (
     ConfigError,
@@ -277,16 +277,9 @@ for command in (eval_command, push, download):
 
 
 def _load_model(name: str, device: str | None) -> AttributeModel:
-    import torch
-
     from csvae_hub.models import AttributeModel
 
-    if device is not None:
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise click.UsageError(f"--device {device}: expected cpu, cuda or cuda:N ({reason})") from error
+    check_device(device)
     return AttributeModel.from_pretrained(name, device=device)
 
 

@@ -49,7 +49,7 @@ def eval_command(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise click.UsageError(f"{twice[0]} is given twice: give each model once")
-    _check_device(device)
+    check_device(device)
     from csvae_hub import hub
     from csvae_hub.data import load_data
     from csvae_hub.evaluation import AttributeClassifier, compare, comparison_table, evaluate, markdown_table
@@ -122,7 +122,8 @@ def draw(
             )
 
 
-def _check_device(device: str | None) -> None:
+def check_device(device: str | None) -> None:
+    """Refuses, as wrong use, a device that torch can't put a tensor on; None is torch's own choice."""
     import torch
 
     try:

@@ -40,6 +40,7 @@ FIGURES = {
     "worst": Figure("worst direction", ("attribute_change", "worst"), percent=True),
     "others": Figure("others, mean abs. Δp", ("attribute_change", "others")),
     "distance": Figure("distance to truth", ("truth", "distance"), digits=4),
+    "inside": Figure("where it draws", ("truth", "inside", "distance"), digits=4),
     "by_example": Figure("by example", ("truth", "by_example", "distance"), digits=4),
     "mse": Figure("MSE", ("reconstruction", "mse"), digits=4),
     "psnr": Figure("PSNR (dB)", ("reconstruction", "psnr"), digits=1),
