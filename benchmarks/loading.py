@@ -103,8 +103,7 @@ def summary(folder: Path, wide: Path, rounds: int) -> dict[str, object]:
 def numbers(folder: Path) -> int:
     from csvae_hub import hub
 
-    with hub.open_weights(folder) as file:
-        return file.numbers
+    return hub.open_weights(folder).numbers
 
 
 def main() -> None:

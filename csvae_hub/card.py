@@ -127,9 +127,9 @@ class _Facts:
         self.config = read_config(folder)
         self.training, self.evaluation = (_optional(folder, file) for file in ("training.json", "evaluation.json"))
         self.has_picture = inside(folder, PICTURE).is_file()
-        with open_weights(folder) as file:
-            self.numbers = file.numbers
-            self.types = sorted({str(t).removeprefix("torch.") for t in file.dtypes.values() if t.is_floating_point})
+        file = open_weights(folder)
+        self.numbers = file.numbers
+        self.types = sorted({str(t).removeprefix("torch.") for t in file.dtypes.values() if t.is_floating_point})
         self.attributes: list[str] = list(self.config["attributes"])
         self.shape: list[int] = list(self.config["shape"])
         self.is_image = len(self.shape) == 3

@@ -139,7 +139,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def open_weights(folder: str | os.PathLike[str]) -> TensorFile:
-    """Gives a folder's model.safetensors, open: to be used in a `with`.
+    """Gives a folder's model.safetensors, its header read.
 
     Raises:
         MissingWeightsError: it is not there.
@@ -158,9 +158,8 @@ def load_weights(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[s
         UnsafeWeightsError: one is a symbolic link out of the folder.
         WeightsVersionError: the folder was written by a newer library.
     """
-    config = read_config(folder)
-    with open_weights(folder) as file:
-        return config, file.read(file.shapes)
+    config, file = read_config(folder), open_weights(folder)
+    return config, file.read(file.shapes)
 
 
 def save_weights(

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from typing_extensions import Self
 
 from csvae_hub.errors import CorruptWeightsError, NonFiniteWeightsError
 from csvae_hub.safe_files import again, existing, of_repo
@@ -24,7 +22,7 @@ TYPES = {**FLOATING, **WHOLE, "BOOL": torch.bool}
 
 
 class TensorFile:
-    """A safetensors file, open: names, shapes and types are known, and tensors are read one at a time.
+    """A safetensors file: names, shapes and types are known, and tensors are read one at a time.
 
     Raises:
         MissingWeightsError: there is no such file.
@@ -36,11 +34,10 @@ class TensorFile:
         self.size = self.path.stat().st_size
         self._check_header_size()
         try:
-            # pread: the file's bytes are in memory once, as tensors; mapped they would be there a second time.
-            self._file = safe_open(self.path, framework="pt", backend="pread")
-            slices = {name: self._file.get_slice(name) for name in self._file.offset_keys()}
-            self.shapes: dict[str, tuple[int, ...]] = {name: tuple(s.get_shape()) for name, s in slices.items()}
-            types: dict[str, str] = {name: s.get_dtype() for name, s in slices.items()}
+            with safe_open(self.path, framework="pt") as file:
+                slices = {name: file.get_slice(name) for name in file.offset_keys()}
+                self.shapes: dict[str, tuple[int, ...]] = {name: tuple(s.get_shape()) for name, s in slices.items()}
+                types: dict[str, str] = {name: s.get_dtype() for name, s in slices.items()}
         except (SafetensorError, ValueError, OverflowError) as error:
             raise self._corrupt(str(error)) from error
         unknown = next(((name, kind) for name, kind in types.items() if kind not in TYPES), None)
@@ -49,36 +46,33 @@ class TensorFile:
         self.dtypes = {name: TYPES[kind] for name, kind in types.items()}
         self.numbers = sum(math.prod(shape) for shape in self.shapes.values())
 
-    def __enter__(self) -> Self:
-        self._file.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.__exit__(kind, error, traceback)
-
     def read(
         self, names: Iterable[str], device: torch.device | str = "cpu", dtypes: Mapping[str, torch.dtype] | None = None
     ) -> dict[str, Tensor]:
-        """Gives tensors by name, in the types stored or in those asked for; one at a time is held in both.
+        """Gives tensors by name, in the types stored or in those asked for; their memory is their own.
 
         Raises:
-            CorruptWeightsError: the file changed since it was opened.
+            CorruptWeightsError: the file is no longer what it was.
             NonFiniteWeightsError: a tensor holds NaN or infinity, or numbers too large for the type asked for.
         """
+        wanted = {name: (dtypes or self.dtypes)[name] for name in names}
+        # What is converted is copied anyway: mapped, it need not be read into memory before. What is not, is read.
+        backend = "mmap" if any(self.dtypes[name] != dtype for name, dtype in wanted.items()) else "pread"
         state: dict[str, Tensor] = {}
         bad: list[str] = []
         too_large: list[str] = []
-        for name in names:
-            try:
-                stored = self._file.get_tensor(name)
-            except (SafetensorError, OSError) as error:
-                raise self._corrupt(str(error)) from error
-            state[name] = stored.to(dtypes[name] if dtypes else stored.dtype)
-            if not _finite(state[name]):
-                (too_large if _finite(stored) else bad).append(name)
-            state[name] = state[name].to(device)
+        try:
+            with safe_open(self.path, framework="pt", backend=backend) as file:
+                for name, dtype in wanted.items():
+                    stored = file.get_tensor(name)
+                    tensor = stored.to(dtype, copy=backend == "mmap")
+                    if not _finite(tensor):
+                        (too_large if _finite(stored) else bad).append(name)
+                    state[name] = tensor.to(device)
+        except (SafetensorError, FileNotFoundError) as error:
+            raise self._corrupt(str(error)) from error
+        if any(tuple(tensor.shape) != self.shapes[name] for name, tensor in state.items()):
+            raise self._corrupt("it was replaced by another while it was read")
         if bad:
             raise NonFiniteWeightsError(
                 f"{self.path}{of_repo(self.path)} holds NaN or infinity in {_first(bad)}: expected finite numbers."
@@ -86,7 +80,7 @@ class TensorFile:
             )
         if too_large:
             raise NonFiniteWeightsError(
-                f"{self.path}{of_repo(self.path)} holds numbers too large for {state[too_large[0]].dtype} in"
+                f"{self.path}{of_repo(self.path)} holds numbers too large for {wanted[too_large[0]]} in"
                 f" {_first(too_large)}: ask for dtype 'float32' or 'bfloat16'"
             )
         return state
@@ -112,7 +106,7 @@ def _finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point():
         return True
     wide = tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32
-    return bool(tensor.sum(dtype=wide).isfinite()) or bool(tensor.isfinite().all())
+    return math.isfinite(tensor.sum(dtype=wide).item()) or bool(tensor.isfinite().all())
 
 
 def _first(names: list[str]) -> str:

@@ -61,8 +61,7 @@ def test_the_text_has_the_three_lines_the_picture_the_licence_and_the_limits(fac
     ) in text
     assert "![Pictures made by the model](samples.png)" in text
     assert "**Licence of the weights**: [mine](https://example.org/x)." in text
-    with hub.open_weights(faces) as file:
-        assert f"{file.numbers:,} numbers stored as float16" in text
+    assert f"{hub.open_weights(faces).numbers:,} numbers stored as float16" in text
     for title in ("What it is for", "What it is", "How it was made", "Measured", "Limits and bias"):
         assert f"\n## {title}\n" in text
     change = hub.read_json(faces / "evaluation.json")["attribute_change"]["attributes"]

@@ -27,21 +27,32 @@ def write(path, header, data=b""):
 
 
 def test_names_shapes_and_types_are_known_before_a_number_is_read(path):
-    with TensorFile(path) as file:
-        assert file.shapes == {"b.weight": (2, 3), "a": (), "half": (4,)}
-        assert file.dtypes == {name: tensor.dtype for name, tensor in STATE.items()}
-        assert file.numbers == 11
+    file = TensorFile(path)
+    assert file.shapes == {"b.weight": (2, 3), "a": (), "half": (4,)}
+    assert file.dtypes == {name: tensor.dtype for name, tensor in STATE.items()}
+    assert file.numbers == 11
 
 
 def test_tensors_are_read_by_name_in_the_type_asked_for(path):
-    with TensorFile(path) as file:
-        stored = file.read(STATE)
-        wide = file.read(["half"], dtypes={"half": torch.float64})
+    file = TensorFile(path)
+    stored = file.read(STATE)
+    wide = file.read(STATE, dtypes={**file.dtypes, "half": torch.float64})
     assert all(torch.equal(stored[name], tensor) for name, tensor in STATE.items())
     assert {name: tensor.dtype for name, tensor in stored.items()} == file.dtypes
     assert torch.equal(wide["half"], torch.ones(4).double())
     path.write_bytes(b"x" * path.stat().st_size)
-    assert torch.equal(stored["b.weight"], STATE["b.weight"])
+    for read in (stored, wide):
+        assert torch.equal(read["b.weight"], STATE["b.weight"])
+
+
+@pytest.mark.parametrize("state", [{"b.weight": torch.ones(9)}, {"c": torch.ones(1)}, None])
+def test_a_file_that_is_replaced_meanwhile_is_named(path, state):
+    file = TensorFile(path)
+    path.unlink()
+    if state is not None:
+        save_file(state, path)
+    with pytest.raises(CorruptWeightsError, match="is truncated or corrupt"):
+        file.read(["b.weight"])
 
 
 HEADERS = {
@@ -109,5 +120,4 @@ def test_one_number_that_is_not_finite_is_found_in_every_type(tmp_path, dtype, v
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_the_largest_numbers_are_finite_though_their_sum_is_not(tmp_path, dtype):
     save_file({"a": torch.full((1000,), torch.finfo(dtype).max, dtype=dtype)}, tmp_path / "model.safetensors")
-    with TensorFile(tmp_path / "model.safetensors") as file:
-        assert file.read(["a"])["a"].isfinite().all()
+    assert TensorFile(tmp_path / "model.safetensors").read(["a"])["a"].isfinite().all()

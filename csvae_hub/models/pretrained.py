@@ -113,16 +113,16 @@ class Pretrained(nn.Module):
         preprocessor = from_dict(Preprocessor, hub.read_json(inside(folder, hub.PREPROCESSOR), hub.MAX_CONFIG))
         concrete = cls._named(config.model, folder)
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        with hub.open_weights(folder) as file:
-            try:
-                model = skeleton(lambda: concrete(config, preprocessor), file.numbers, len(file.shapes))
-                expected = model.state_dict()
-                _check_state(expected, file, strict)
-            except WeightsMismatchError as error:
-                raise WeightsMismatchError(f"{folder}: {error}") from None
-            dtypes = {k: floating if v.is_floating_point() else v.dtype for k, v in expected.items()}
-            state = file.read(expected, place, dtypes)
-        model.load_state_dict(state, strict=False, assign=True)  # the tensors themselves, not copies
+        file = hub.open_weights(folder)
+        try:
+            model = skeleton(lambda: concrete(config, preprocessor), file.numbers, len(file.shapes))
+            expected: dict[str, Tensor] = model.state_dict(keep_vars=True)
+            _check_state(expected, file, strict)
+        except WeightsMismatchError as error:
+            raise WeightsMismatchError(f"{folder}: {error}") from None
+        dtypes = {k: floating if v.is_floating_point() else v.dtype for k, v in expected.items()}
+        for name, tensor in file.read(expected, place, dtypes).items():
+            expected[name].data = tensor  # not a copy of it
         model._folder = folder.absolute()
         return model.eval()
 
@@ -198,11 +198,11 @@ class Pretrained(nn.Module):
         """Whether the weights are those of a folder, but for the type that they were loaded in."""
         mine = self.state_dict()
         try:
-            with hub.open_weights(folder) as file:
-                return mine.keys() <= file.shapes.keys() and all(
-                    torch.equal(file.read([name], "cpu", {name: tensor.dtype})[name], tensor.cpu())
-                    for name, tensor in mine.items()
-                )
+            file = hub.open_weights(folder)
+            if mine.keys() - file.shapes.keys():
+                return False
+            theirs = file.read(mine, "cpu", {name: tensor.dtype for name, tensor in mine.items()})
+            return all(torch.equal(tensor.cpu(), theirs[name]) for name, tensor in mine.items())
         except WeightsError:
             return False
 

@@ -70,8 +70,7 @@ def test_figures_of_other_weights_are_not_pushed(model):
 def test_a_type_that_is_asked_for_is_sent_with_the_figures(model):
     model.push_to_hub("alice/wide", token=ALICE, dtype="float32")
     assert "evaluation.json" in files("alice/wide")
-    with hub.open_weights(hub.resolve("alice/wide")) as file:
-        assert torch.float16 not in file.dtypes.values()
+    assert torch.float16 not in hub.open_weights(hub.resolve("alice/wide")).dtypes.values()
     assert same(load("alice/wide"), model)
 
 
