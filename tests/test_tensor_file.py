@@ -110,11 +110,8 @@ def test_one_number_that_is_not_finite_is_found_in_every_type(tmp_path, dtype, v
     tensor = torch.zeros(100_003, dtype=dtype)
     tensor[77_777] = value
     save_file({"a": tensor}, tmp_path / "model.safetensors")
-    with (
-        TensorFile(tmp_path / "model.safetensors") as file,
-        pytest.raises(NonFiniteWeightsError, match="in 'a': expec"),
-    ):
-        file.read(["a"])
+    with pytest.raises(NonFiniteWeightsError, match="in 'a': expected finite numbers"):
+        TensorFile(tmp_path / "model.safetensors").read(["a"])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
