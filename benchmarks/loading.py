@@ -5,8 +5,9 @@
 The least is to read the file and to build the modules on the meta device. Every part is timed in processes of its own,
 in turns, the file in the system's cache, on one thread; medians are kept. Reading is `load_file` with its bytes read
 into memory; building is timed for the first time in a process, when torch imports what the meta device needs, and
-again. Loading includes the search for NaN. Seconds are of the processor, since a busy machine stretches those of the
-wall, which are given beside. Linux only: memory is what /proc says of the process at most, less what it had before.
+again. Loading includes the search for NaN. Packaged weights are float16 and loading makes float32 of them, so the same
+weights stored as float32 are timed too. Seconds are of the processor, since a busy machine stretches those of the wall,
+which are given beside. Linux only: memory is what /proc says of the process at most, less what it had before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROUNDS = 15
-PARTS = ("read", "build", "load", "load float32")
+PARTS = ("read", "build", "load", "read float32", "load float32")
 
 
 def measure(part: str, folder: Path) -> dict[str, float]:
@@ -89,11 +90,15 @@ def summary(folder: Path, wide: Path, rounds: int) -> dict[str, object]:
         for part, results in seen.items()
     }
     size = 4 * numbers(folder)
-    first, again = (medians["read"]["seconds"] + medians["build"][key] for key in ("seconds", "again"))
+    ratios = {
+        f"load_over_read_and_{name}_build{kind.replace(' ', '_')}": medians[f"load{kind}"]["seconds"]
+        / (medians[f"read{kind}"]["seconds"] + medians["build"][key])
+        for kind in ("", " float32")
+        for name, key in (("first", "seconds"), ("later", "again"))
+    }
     return {
         "medians": medians,
-        "load_over_read_and_first_build": medians["load"]["seconds"] / first,
-        "load_over_read_and_later_build": medians["load"]["seconds"] / again,
+        **ratios,
         "model_bytes": size,
         "peak_over_model": medians["load"]["peak_bytes"] / size,
         "peak_over_model_float32_file": medians["load float32"]["peak_bytes"] / size,

@@ -56,16 +56,15 @@ class TensorFile:
             NonFiniteWeightsError: a tensor holds NaN or infinity, or numbers too large for the type asked for.
         """
         wanted = {name: (dtypes or self.dtypes)[name] for name in names}
-        # What is converted is copied anyway: mapped, it need not be read into memory before. What is not, is read.
-        backend = "mmap" if any(self.dtypes[name] != dtype for name, dtype in wanted.items()) else "pread"
         state: dict[str, Tensor] = {}
         bad: list[str] = []
         too_large: list[str] = []
         try:
-            with safe_open(self.path, framework="pt", backend=backend) as file:
+            # pread: the file's bytes are in memory once, as tensors; mapped they would be there a second time.
+            with safe_open(self.path, framework="pt", backend="pread") as file:
                 for name, dtype in wanted.items():
                     stored = file.get_tensor(name)
-                    tensor = stored.to(dtype, copy=backend == "mmap")
+                    tensor = stored.to(dtype)
                     if not _finite(tensor):
                         (too_large if _finite(stored) else bad).append(name)
                     state[name] = tensor.to(device)

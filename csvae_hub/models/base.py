@@ -126,11 +126,11 @@ class AttributeModel(Pretrained, ABC):
             transferred: share of the edits that take over another picture's kind, where the model has kinds.
             sampled: share that draws a kind from the prior.
         """
-        raise NotImplementedError(f"{self.name} has no edits to train")
+        raise ValueError(f"{self.name} has no edits to train: expected a model that changes attributes while it learns")
 
     def shuffled(self, out: Any, batch: int) -> Latents:
         """Latents of the first examples of a forward pass, each attribute taken over from some other picture of it."""
-        raise NotImplementedError(f"{self.name} has no edits to train")
+        raise ValueError(f"{self.name} has no edits to train: expected a model that changes attributes while it learns")
 
     def q_z_given(self, features: Tensor, y: Tensor) -> Independent:
         """The posterior of z for features (B, features), told y (B, k) where the model's is."""
