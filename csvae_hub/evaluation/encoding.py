@@ -28,18 +28,31 @@ def evaluating(model: AttributeModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = False) -> Latents:
-    """Deterministic latents of all N examples, on the CPU.
-
-    Attributes are inferred by q(y | x), as a user has them, or with `labelled` are the data's own.
+def encode_data(model: AttributeModel, data: AttributeData) -> Latents:
+    """Deterministic latents of all N examples, on the CPU, with attributes inferred by q(y | x), as a user has them.
 
     Raises:
         ValueError: the latents are not finite.
     """
     with evaluating(model):
-        rows = torch.arange(len(data)).split(BATCH)
-        batches = (data.batch(part) for part in rows)
-        latents = Latents.cat([model.encode(x, y if labelled else None).to("cpu") for x, y in batches])
+        batches = (data.batch(rows)[0] for rows in torch.arange(len(data)).split(BATCH))
+        return _checked(Latents.cat([model.encode(x).to("cpu") for x in batches]))
+
+
+def encode_both(model: AttributeModel, data: AttributeData) -> tuple[Latents, Latents]:
+    """`encode_data`, and the same with the data's own attributes where they are known, for one pass of the backbone."""
+    inferred: list[Latents] = []
+    labelled: list[Latents] = []
+    with evaluating(model):
+        for rows in torch.arange(len(data)).split(BATCH):
+            x, y = data.batch(rows)
+            features = model.backbone.encode(as_input(model, x))
+            for found, told in ((inferred, None), (labelled, y.to(features))):
+                found.append(model.latents_of(features, told, False, None).to("cpu"))
+    return _checked(Latents.cat(inferred)), _checked(Latents.cat(labelled))
+
+
+def _checked(latents: Latents) -> Latents:
     for name, tensor in (("z", latents.z), ("w", latents.w)):
         if not bool(tensor.isfinite().all()):
             raise ValueError(

@@ -18,7 +18,7 @@ Scores = NDArray[np.float64]
 
 
 def leakage(
-    latents: tuple[Latents, Latents, Latents],
+    latents: tuple[Latents, ...],
     labels: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
     labelled: tuple[Latents, Latents, Latents] | None = None,
     *,

@@ -11,7 +11,7 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.evaluation.attribute_change import CHANCE, attribute_change
 from csvae_hub.evaluation.bound import bound
 from csvae_hub.evaluation.classifier import AttributeClassifier, classifier_metrics, train_classifier
-from csvae_hub.evaluation.encoding import encode_data
+from csvae_hub.evaluation.encoding import encode_both
 from csvae_hub.evaluation.leakage import leakage
 from csvae_hub.evaluation.metrics import mean
 from csvae_hub.evaluation.reconstruction import reconstruction
@@ -80,7 +80,8 @@ def evaluate(
         "judge": None,
     }
     say("encoding the three splits")
-    train, valid, test = (encode_data(model, data) for data in splits.values())
+    encoded, labelled = zip(*(encode_both(model, data) for data in splits.values()), strict=True)
+    test = encoded[2]
     say("reconstruction and bound")
     result["reconstruction"] = reconstruction(model, test_data, test)
     result["bound"] = bound(model, test_data, seed=seed)
@@ -109,11 +110,7 @@ def evaluate(
     result["variety"] = variety(model, test_data, test, seed=seed)
     say("leakage")
     labels = (splits["train"].labels, splits["valid"].labels, test_data.labels)
-    labelled = None
-    if test.w.shape[-1]:
-        on_train, on_valid, on_test = (encode_data(model, data, labelled=True) for data in splits.values())
-        labelled = (on_train, on_valid, on_test)
-    result["leakage"] = leakage((train, valid, test), labels, labelled, seed=seed)
+    result["leakage"] = leakage(encoded, labels, labelled, seed=seed)
     return result
 
 

@@ -84,8 +84,10 @@ class AttributeModel(Pretrained, ABC):
         """The terms of the negative bound at a forward pass's output, by name: each (B,), in nats."""
 
     @abstractmethod
-    def encode_tensor(self, x: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None) -> Latents:
-        """Latents of x (B, *shape); y (B, k) may hold NaN and may be None."""
+    def latents_of(
+        self, features: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None
+    ) -> Latents:
+        """Latents of features (B, features); y (B, k) may hold NaN and may be None."""
 
     @abstractmethod
     def decode_tensor(self, latents: Latents) -> Tensor:
@@ -246,7 +248,7 @@ class AttributeModel(Pretrained, ABC):
                 f"y: expected shape ({len(tensor)}, {len(self.attributes)}), one column for each of "
                 f"{', '.join(self.attributes)}; got {tuple(y.shape)}"
             )
-        return self.encode_tensor(tensor, None if y is None else y.to(tensor), sample, generator)
+        return self.latents_of(self.backbone.encode(tensor), None if y is None else y.to(tensor), sample, generator)
 
     def decode(self, latents: Latents | Tensor, w: Tensor | None = None, *, y: Tensor | None = None) -> Tensor:
         """E p(x | …): images (B, C, H, W) in [0, 1], or vectors (B, D).
@@ -304,7 +306,7 @@ class AttributeModel(Pretrained, ABC):
             latents = images
         else:
             tensor, batch = self._tensor(images)
-            latents = self.encode_tensor(tensor, None, False, None)
+            latents = self.latents_of(self.backbone.encode(tensor), None, False, None)
         for name, value in values.items():
             latents = self.edit_latents(latents, name, value, generator)
         if isinstance(images, Latents):
@@ -315,7 +317,9 @@ class AttributeModel(Pretrained, ABC):
     def reconstruct(self, x: Any) -> Any:
         """decode(encode(x)), as the same kind of thing as x."""
         tensor, batch = self._tensor(x)
-        return self._restored(self.decode_tensor(self.encode_tensor(tensor, None, False, None)), batch)
+        return self._restored(
+            self.decode_tensor(self.latents_of(self.backbone.encode(tensor), None, False, None)), batch
+        )
 
     @torch.no_grad()
     def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:

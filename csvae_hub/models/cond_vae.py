@@ -41,9 +41,10 @@ class CondVAE(ConditionalModel):
         z = draw(q_z, generator)
         return Output(q_z, self.likelihood(self._decoded(z, y)), z, y, logits)
 
-    def encode_tensor(self, x: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None) -> Latents:
-        """Latents of x (B, *shape), with q(y | x)'s answer where y is None or NaN."""
-        features = self.backbone.encode(x)
+    def latents_of(
+        self, features: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None
+    ) -> Latents:
+        """Latents of features (B, features), with q(y | x)'s answer where y is None or NaN."""
         y = self._filled(y, self.q_y(features))
         q_z = self.q_z_given(features, y)
         return self._without_subspaces(draw(q_z, generator) if sample else q_z.mean, y)

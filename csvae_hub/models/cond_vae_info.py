@@ -43,9 +43,10 @@ class CondVAEInfo(ConditionalModel):
         """Minus the adversary's cross entropy."""
         return {"negative_cross_entropy": -losses.adversary(logits, y, share)}
 
-    def encode_tensor(self, x: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None) -> Latents:
-        """Latents of x (B, *shape), with q(y | x)'s answer where y is None or NaN."""
-        features = self.backbone.encode(x)
+    def latents_of(
+        self, features: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None
+    ) -> Latents:
+        """Latents of features (B, features), with q(y | x)'s answer where y is None or NaN."""
         q_z = self.q_z(features)
         z = draw(q_z, generator) if sample else q_z.mean
         return self._without_subspaces(z, self._filled(y, self.q_y(features)))

@@ -161,9 +161,10 @@ class CSVAE(AttributeModel):
 
     # -- what the family asks for ---------------------------------------------------------------------------------
 
-    def encode_tensor(self, x: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None) -> Latents:
-        """Latents of x (B, *shape), with q(y | x)'s answer where y is None or NaN."""
-        features = self.backbone.encode(x)
+    def latents_of(
+        self, features: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None
+    ) -> Latents:
+        """Latents of features (B, features), with q(y | x)'s answer where y is None or NaN."""
         filled = self._filled(y, self.q_y(features))
         q_z, q_w = self.q_z(features), self._posterior_w(features, filled)
         z, w = (draw(q_z, generator), draw(q_w, generator)) if sample else (q_z.mean, q_w.mean)
