@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from csvae_hub.backbones import list_backbones, register_backbone
+    from csvae_hub.editing import FaceEditor
     from csvae_hub.evaluation import evaluate
     from csvae_hub.models import CSVAE, VAE, CondVAE, CondVAEInfo, create_model, list_models
     from csvae_hub.training import Trainer, TrainerConfig
@@ -17,6 +18,7 @@ _HOMES = {
     "CSVAE": "models",
     "CondVAE": "models",
     "CondVAEInfo": "models",
+    "FaceEditor": "editing",
     "Trainer": "training",
     "TrainerConfig": "training",
     "VAE": "models",
@@ -31,6 +33,7 @@ __all__ = [
     "CSVAE",
     "CondVAE",
     "CondVAEInfo",
+    "FaceEditor",
     "Trainer",
     "TrainerConfig",
     "VAE",

@@ -12,6 +12,14 @@ class ImageError(ValueError):
     """A picture that cannot be read, or whose shape, type or range cannot be right."""
 
 
+class FaceError(ImageError):
+    """A photo without a face that can be edited, or landmarks that can't be those of one."""
+
+
+class NoFaceError(FaceError):
+    """A photo in which no face is found."""
+
+
 class UnknownAttributeError(ValueError):
     """An attribute that a model or a data set does not have; `unknown_attribute` words it."""
 

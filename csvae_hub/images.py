@@ -126,6 +126,21 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     return picture.convert("RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
 
 
+def open_picture(image: object) -> Image.Image:
+    """Gives a path, PIL image or uint8 array as an upright 8-bit picture of its own: L, LA, RGB or RGBA.
+
+    Raises:
+        ImageError: something else, or one that cannot be read or has a shape or type that can't be right.
+    """
+    if isinstance(image, str | os.PathLike):
+        return _open(image)
+    if isinstance(image, Image.Image):
+        return _upright_8_bit(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    raise ImageError(f"expected a path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__}")
+
+
 def center_square(width: int, height: int) -> tuple[int, int, int]:
     """Gives left, top and side, in pixels, of the largest centred square."""
     side = min(width, height)
@@ -198,6 +213,11 @@ def _(image: Image.Image, preprocessor: Preprocessor) -> _Item:
 
 @_read.register(np.ndarray)
 def _(image: np.ndarray[Any, Any], preprocessor: Preprocessor) -> _Item:
+    item = _picture_item(_from_array(image), preprocessor)
+    return _Item(item.rows, lambda edited: np.array(item.restore(edited)).reshape(image.shape))
+
+
+def _from_array(image: np.ndarray[Any, Any]) -> Image.Image:
     if image.dtype != np.uint8:
         scaled = {"f": "np.round(255 * image)", "u": "(image // 257)"}.get(image.dtype.kind, "image")
         raise ImageError(
@@ -206,9 +226,7 @@ def _(image: np.ndarray[Any, Any], preprocessor: Preprocessor) -> _Item:
         )
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
         raise ImageError(f"expected an array of shape (H, W, 3), got {image.shape}: {_array_remedy(image)}")
-    picture = _large_enough(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
-    item = _picture_item(picture, preprocessor)
-    return _Item(item.rows, lambda edited: np.array(item.restore(edited)).reshape(image.shape))
+    return _large_enough(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
 
 
 def _array_remedy(image: np.ndarray[Any, Any]) -> str:

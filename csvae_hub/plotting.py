@@ -145,13 +145,17 @@ def traversal(
     figure, axes = _figure(1 + 0.7 * steps, 1 + 0.7 * steps)
     margins = [(end - start) / (steps - 1) / 2 for start, end in (across, up)]
     edges = (across[0] - margins[0], across[1] + margins[0], up[0] - margins[1], up[1] + margins[1])
-    axes.imshow(pictures.numpy(), extent=edges, aspect="auto", interpolation="nearest")
+    axes.imshow(pictures.numpy(), extent=edges, aspect="auto", interpolation="bicubic")
     axes.set_title(name)
     axes.set_xlabel("first coordinate of w_i")
     axes.set_ylabel("second coordinate of w_i")
-    for words, (x, y) in (("absent", absent), ("present", present)):
+    for words, (x, y), colour in (("absent", absent, ABSENT), ("present", present, PRESENT)):
         if edges[0] <= x <= edges[1] and edges[2] <= y <= edges[3]:
-            axes.annotate(words, (x, y), color="white", fontsize=7, ha="center", backgroundcolor="#00000080")
+            axes.plot(x, y, "o", color=colour, markeredgecolor="white", markersize=7)
+            box = {"boxstyle": "round,pad=0.15", "facecolor": "#00000080", "edgecolor": "none"}
+            place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+            axes.annotate(words, (x, y), color="white", fontsize=7, bbox=box, **place)
+    axes.set(xlim=edges[:2], ylim=edges[2:])
     return figure
 
 

@@ -1,5 +1,20 @@
-"""Editing pictures beyond what a model does alone: whole folders of files."""
+"""Editing photos: find the faces, align, edit and put back; and whole folders of files."""
 
-from csvae_hub.editing.files import FORMATS, Job, PlanError, edit_files, plan_files, save_picture
+from csvae_hub.editing.detection import Detector, Face, YuNet
+from csvae_hub.editing.editor import FaceEditor, OpenPhoto
+from csvae_hub.editing.files import FORMATS, Job, Outcome, PlanError, edit_files, plan_files, save_picture
 
-__all__ = ["FORMATS", "Job", "PlanError", "edit_files", "plan_files", "save_picture"]
+__all__ = [
+    "FORMATS",
+    "Detector",
+    "Face",
+    "FaceEditor",
+    "Job",
+    "OpenPhoto",
+    "Outcome",
+    "PlanError",
+    "YuNet",
+    "edit_files",
+    "plan_files",
+    "save_picture",
+]

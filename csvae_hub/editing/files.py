@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csvae_hub.editing.batches import Edited, batch_editor
+from csvae_hub.editing.editor import FaceEditor
+from csvae_hub.editing.metadata import Metadata, open_with_metadata
+from csvae_hub.editing.selection import Which
 from csvae_hub.errors import ImageError
 from csvae_hub.hub import replacing
-from csvae_hub.images import open_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,7 +33,7 @@ FORMATS = {
 }
 """The endings that are looked for in folders and that can be written, with Pillow's names of the formats."""
 
-MAX_BATCH_PIXELS = 2**24
+MAX_BATCH_PIXELS = 2**23
 """A batch of large photos is cut short here, so that memory stays bounded."""
 
 AHEAD = 4
@@ -48,6 +51,15 @@ class Job:
     source: Path
     target: Path
     named_by: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job: why it failed, if it did; of a photo how many faces were edited, and why others were not."""
+
+    error: str = ""
+    faces: int | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
@@ -107,95 +119,132 @@ def _is_in(file: Path, folder: Path) -> bool:
 
 
 def edit_files(
-    model: AttributeModel,
+    editor: FaceEditor | AttributeModel,
     values: Mapping[str, Any],
     jobs: Sequence[Job],
     *,
+    face: Which = "largest",
+    keep_size: bool = True,
     batch_size: int = 64,
     advance: Callable[[int], object] = lambda count: None,
-) -> dict[Job, str]:
-    """Edits and writes every picture; gives the jobs that failed, each with its reason.
+) -> dict[Job, Outcome]:
+    """Edits and writes every picture; gives what came of each job, in their order.
 
-    Threads decode ahead and write behind, so that no more than three batches are in memory.
+    Threads decode and look for faces ahead and write behind, so that no more than three batches are in memory. The
+    faces of a batch go through the model together. What a file says beside its pixels is kept: `editing.metadata`.
 
     Args:
-        model: takes pictures.
-        values: as `model.edit` takes them.
+        editor: edits faces in photos; a model takes pictures that are aligned already.
+        values: as the editor's `edit` takes them.
         jobs: what `plan_files` gave.
+        face: which faces of a photo: see `FaceEditor.open`.
+        keep_size: write the whole picture in its own size; else the decoded face as the model gives it.
         batch_size: pictures that the model edits at once; large photos are fewer.
         advance: called with the number of pictures just done or given up.
+
+    Raises:
+        ValueError: a value that can't be understood, or `face` is "all" where sizes are not kept.
     """
-    failed: dict[Job, str] = {}
-    saving: list[tuple[Job, Future[None]]] = []
+    batches = batch_editor(editor, values, face, keep_size)
+    outcomes: dict[Job, Outcome] = {}
+    saving: list[tuple[Job, Edited, Future[None]]] = []
 
     def finish_saving() -> None:
-        for job, future in saving:
+        for job, edited, future in saving:
             try:
                 future.result()
+                outcomes[job] = Outcome(faces=edited.faces, skipped=edited.skipped)
             except (OSError, ValueError) as error:
-                failed[job] = f"{job.source}: can't write {job.target}: {error}"
+                outcomes[job] = Outcome(f"{job.source}: can't write {job.target}: {error}")
         if saving:
             advance(len(saving))
         saving.clear()
 
+    def prepare(job: Job) -> _Ready:
+        picture, metadata = open_with_metadata(job.source)
+        try:
+            return _Ready(job, metadata, picture.width * picture.height, batches.prepare(picture))
+        except ImageError as error:
+            raise ImageError(f"{job.source}: {error}") from error
+
+    def give_up(job: Job, error: Exception) -> None:
+        outcomes[job] = Outcome(str(error))
+        advance(1)
+
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for batch in _batches(_opened(pool, jobs, failed, advance), batch_size):
-            edited = model.edit([picture for _, picture in batch], values)
+        for batch in _batches(_ahead(pool, jobs, prepare, give_up), batch_size):
+            edited = batches.edit([ready.content for ready in batch])
             finish_saving()
-            for (job, _), picture in zip(batch, edited, strict=True):
-                saving.append((job, pool.submit(save_picture, picture, job.target)))
+            for ready, result in zip(batch, edited, strict=True):
+                future = pool.submit(save_picture, result.picture, ready.job.target, ready.metadata)
+                saving.append((ready.job, result, future))
         finish_saving()
-    return failed
+    return {job: outcomes[job] for job in jobs}
 
 
-def _opened(
-    pool: ThreadPoolExecutor, jobs: Iterable[Job], failed: dict[Job, str], advance: Callable[[int], object]
-) -> Iterator[tuple[Job, Image.Image]]:
-    """Gives jobs with their pictures, in order; those that can't be read go to `failed`."""
-    waiting: deque[tuple[Job, Future[Image.Image]]] = deque()
+@dataclass(frozen=True)
+class _Ready:
+    """A job that the model can take: what its file said, its pixels, and what `prepare` made of it."""
 
-    def oldest() -> Iterator[tuple[Job, Image.Image]]:
+    job: Job
+    metadata: Metadata
+    pixels: int
+    content: Any
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    jobs: Iterable[Job],
+    prepare: Callable[[Job], _Ready],
+    give_up: Callable[[Job, Exception], None],
+) -> Iterator[_Ready]:
+    """Gives jobs prepared by threads, in order; those that can't be are given up."""
+    waiting: deque[tuple[Job, Future[_Ready]]] = deque()
+
+    def oldest() -> Iterator[_Ready]:
         job, future = waiting.popleft()
         try:
-            picture = future.result()
+            ready = future.result()
         except (ImageError, OSError) as error:
-            failed[job] = str(error)
-            advance(1)
+            give_up(job, error)
         else:
-            yield job, picture
+            yield ready
 
     for job in jobs:
-        waiting.append((job, pool.submit(open_image, job.source)))
+        waiting.append((job, pool.submit(prepare, job)))
         if len(waiting) > AHEAD:
             yield from oldest()
     while waiting:
         yield from oldest()
 
 
-def _batches(opened: Iterable[tuple[Job, Image.Image]], batch_size: int) -> Iterator[list[tuple[Job, Image.Image]]]:
-    batch: list[tuple[Job, Image.Image]] = []
-    pixels = 0
-    for job, picture in opened:
-        batch.append((job, picture))
-        pixels += picture.width * picture.height
-        if len(batch) == batch_size or pixels >= MAX_BATCH_PIXELS:
+def _batches(ready: Iterable[_Ready], batch_size: int) -> Iterator[list[_Ready]]:
+    batch: list[_Ready] = []
+    for one in ready:
+        batch.append(one)
+        if len(batch) == batch_size or sum(each.pixels for each in batch) >= MAX_BATCH_PIXELS:
             yield batch
-            batch, pixels = [], 0
+            batch = []
     if batch:
         yield batch
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
-    """Writes a picture in the format of its ending, whole or not at all, with its colour profile; makes the folder.
+def save_picture(picture: Image.Image, path: Path, metadata: Metadata | None = None) -> None:
+    """Writes a picture in the format of its ending, whole or not at all; makes the folder.
+
+    Args:
+        picture: L, LA, RGB or RGBA; JPEG and BMP leave transparency out.
+        path: where to.
+        metadata: of the file that the picture comes from; the default is the picture's own colour profile.
 
     Raises:
         KeyError: the ending is none of `FORMATS`.
         OSError: it can't be written.
     """
     kind = FORMATS[path.suffix.lower()]
-    options: dict[str, Any] = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
+    metadata = metadata or Metadata(picture.info.get("icc_profile"))
     if kind in ("JPEG", "BMP"):
-        picture = picture.convert("RGB")  # these have no transparency
+        picture = picture.convert("L" if picture.mode in ("L", "LA") else "RGB")  # these have no transparency
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        picture.save(temporary, kind, icc_profile=picture.info.get("icc_profile"), **options)
+        picture.save(temporary, kind, **metadata.options(kind, picture.size))

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from csvae_hub.editing import files
-from csvae_hub.editing.files import PlanError, edit_files, plan_files, save_picture
+from csvae_hub.config import BackboneConfig, ModelConfig
+from csvae_hub.editing import Face, FaceEditor, batches, files
+from csvae_hub.editing.files import Outcome, PlanError, edit_files, plan_files, save_picture
+from csvae_hub.models import CSVAE
 
 
 class Inverting:
@@ -17,6 +22,29 @@ class Inverting:
     def edit(self, pictures, values):
         self.batches.append(len(pictures))
         return [Image.fromarray(255 - np.array(picture)) for picture in pictures]
+
+
+class Spots:
+    """Stands in for a detector: a photo's first pixel says how many faces it has, beside one that is cut off."""
+
+    landmarks = np.array([(24, 30), (40, 30), (32, 40), (26, 48), (38, 48)], dtype=float)
+
+    def detect(self, image):
+        count = image.getpixel((0, 0))[0] // 10
+        cut = Face((-20, 0, 10, 60), self.landmarks - (40, 0), 0.9)
+        return [Face((10, 10, 54 - i, 60), self.landmarks, 0.9) for i in range(count)] + [cut]
+
+
+def failures(outcomes):
+    return {job.source.name: outcome.error for job, outcome in outcomes.items() if outcome.error}
+
+
+@pytest.fixture
+def editor():
+    config = ModelConfig(("A",), shape=(3, 16, 16), z_dim=4, backbone=BackboneConfig(width=4, depth=1, features=8))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return FaceEditor(CSVAE(config).eval(), Spots())
 
 
 @pytest.fixture
@@ -84,7 +112,7 @@ def test_what_cannot_be_meant_is_refused_by_name(folder, tmp_path, inputs, outpu
 def test_every_picture_is_edited_and_written(folder, tmp_path):
     model, done = Inverting(), []
     jobs = plan_files([folder], tmp_path / "out")
-    assert edit_files(model, {}, jobs, batch_size=2, advance=done.append) == {}
+    assert edit_files(model, {}, jobs, batch_size=2, advance=done.append) == dict.fromkeys(jobs, Outcome())
     assert model.batches == [2, 1]
     assert sum(done) == 3
     assert Image.open(tmp_path / "out/deep/c.png").getpixel((0, 0)) == (253, 255, 255)
@@ -93,17 +121,20 @@ def test_every_picture_is_edited_and_written(folder, tmp_path):
 def test_broken_picture_is_named_and_the_rest_is_done(folder, tmp_path):
     (folder / "b.JPG").write_text("no picture")
     done = []
-    failed = edit_files(Inverting(), {}, plan_files([folder], tmp_path / "out"), advance=done.append)
-    assert [job.source.name for job in failed] == ["b.JPG"]
-    assert "b.JPG: expected a picture file" in next(iter(failed.values()))
+    outcomes = edit_files(Inverting(), {}, plan_files([folder], tmp_path / "out"), advance=done.append)
+    assert [(job.source.name, bool(outcome.error)) for job, outcome in outcomes.items()] == [
+        ("a.png", False),
+        ("b.JPG", True),
+        ("c.png", False),
+    ]
+    assert "b.JPG: expected a picture file" in failures(outcomes)["b.JPG"]
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.png", "c.png"]
     assert sum(done) == 3
 
 
 def test_picture_that_cannot_be_written_is_named_and_leaves_nothing(folder, tmp_path):
     (tmp_path / "out/a.png").mkdir(parents=True)
-    failed = edit_files(Inverting(), {}, plan_files([folder], tmp_path / "out"))
-    (message,) = failed.values()
+    (message,) = failures(edit_files(Inverting(), {}, plan_files([folder], tmp_path / "out"))).values()
     assert "can't write" in message
     assert str(tmp_path / "out/a.png") in message
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.JPG", "deep"]
@@ -114,6 +145,60 @@ def test_large_photos_make_small_batches(folder, tmp_path, monkeypatch):
     model = Inverting()
     edit_files(model, {}, plan_files([folder], tmp_path / "out"))
     assert model.batches == [1, 1, 1]
+
+
+def drawn_photos(folder, counts):
+    folder.mkdir()
+    for i, count in enumerate(counts):
+        noise = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        noise[0, 0] = 10 * count
+        Image.fromarray(noise).save(folder / f"{i}.png")
+    return plan_files([folder], folder.with_name("out"))
+
+
+def test_the_faces_of_a_batch_go_through_the_model_together(tmp_path, editor, monkeypatch):
+    jobs = drawn_photos(tmp_path / "in", [2, 0, 1, 3, 1])
+    encoded, encode = [], editor.model.encode
+    monkeypatch.setattr(editor.model, "encode", lambda x: encoded.append(len(x)) or encode(x))
+    outcomes = edit_files(editor, {"A": 2.0}, jobs, face="all", batch_size=3)
+    assert encoded == [6, 1]
+    assert [outcome.faces for outcome in outcomes.values()] == [2, None, 1, 3, 1]
+    assert [len(outcome.skipped) for outcome in outcomes.values()] == [1, 0, 1, 1, 1]
+    assert list(failures(outcomes)) == ["1.png"]
+    assert failures(outcomes)["1.png"].startswith(f"{jobs[1].source}: the face is cut by the border")
+
+
+@pytest.mark.parametrize("face", ["largest", "all"])
+def test_a_photo_is_edited_alike_in_any_batch_and_by_the_editor_itself(tmp_path, editor, face):
+    jobs = drawn_photos(tmp_path / "in", [2, 1, 3, 1])
+    edit_files(editor, {"A": 2.0}, jobs, face=face, batch_size=3)
+    for job in jobs:
+        alone = np.array(editor.edit(job.source, {"A": 2.0}, face=face)).astype(int)
+        with Image.open(job.target) as written, Image.open(job.source) as source:
+            assert np.abs(np.array(written).astype(int) - alone).max() <= 1  # batches of other sizes round otherwise
+            assert not np.array_equal(np.array(written), np.array(source))
+
+
+def test_one_face_a_file_is_all_that_fits_without_the_photo(editor):
+    with pytest.raises(ValueError, match="are one a file: name the largest or one by its number"):
+        edit_files(editor, {"A": 1.0}, [], face="all", keep_size=False)
+
+
+def test_memory_is_bounded_by_what_is_in_work(tmp_path, editor, monkeypatch):
+    """However many files there are, few are open at once."""
+    jobs = drawn_photos(tmp_path / "in", [1] * 24)
+    seen, most, prepare = [], [], batches.Photos.prepare
+
+    def watched(self, picture):
+        aligned = prepare(self, picture)
+        seen.append(weakref.ref(aligned.picture))
+        most.append(sum(one() is not None for one in seen))
+        return aligned
+
+    monkeypatch.setattr(batches.Photos, "prepare", watched)
+    edit_files(editor, {"A": 1.0}, jobs, batch_size=2)
+    assert len(most) == 24
+    assert max(most) <= files.AHEAD + 1 + 3 * 2
 
 
 @pytest.mark.parametrize("suffix", sorted(files.FORMATS))

@@ -1,0 +1,53 @@
+"""The models that the page offers."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import torch
+
+from csvae_hub import hub
+from csvae_hub.editing import FaceEditor, YuNet
+from csvae_hub.models import AttributeModel
+
+
+class Editors:
+    """The packaged models of pictures and the one that is named, which comes first; each is loaded when first used.
+
+    Args:
+        model: a folder, a packaged name or a Hub repo.
+        device: by default CUDA where there is one.
+
+    Raises:
+        WeightsError: the named model can't be loaded.
+        ValueError: it is a model of vectors.
+        MissingExtraError: OpenCV is missing.
+    """
+
+    def __init__(self, model: str, device: torch.device | str | None = None) -> None:
+        self.first, self._device, self._detector = model, device, YuNet()
+        self._lock = threading.Lock()
+        self._loaded: dict[str, FaceEditor] = {}
+        configs = {name: hub.read_config(hub.resolve(name)) for name in hub.list_packaged() if name != model}
+        others = {name: config["attributes"] for name, config in configs.items() if len(config["shape"]) == 3}
+        self.attributes = {model: self[model].model.attributes, **others}
+        """By the models' names."""
+
+    def __getitem__(self, name: str) -> FaceEditor:
+        """The editor with a model, loaded once."""
+        with self._lock:
+            if name not in self._loaded:
+                model = AttributeModel.from_pretrained(name, device=self._device)
+                self._loaded[name] = FaceEditor(model, self._detector)
+            return self._loaded[name]
+
+    @property
+    def choices(self) -> list[tuple[str, str]]:
+        """What a visitor reads for each model, and its name: of a folder no more than its own name."""
+        return [(Path(name).name if Path(name).exists() else name, name) for name in self.attributes]
+
+    @property
+    def most(self) -> int:
+        """The greatest number of attributes."""
+        return max(map(len, self.attributes.values()))

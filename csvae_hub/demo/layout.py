@@ -1,0 +1,150 @@
+"""What is on the page, and how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from csvae_hub.demo.editors import Editors
+from csvae_hub.demo.sitting import HIGHEST, LOWEST, MAX_PIXELS
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+MAX_MEGABYTES = 20
+"""Of an upload."""
+FILES_KEPT, PHOTO_KEPT = 300, 3600
+"""Seconds until a file is deleted, and after its last change until a photo is forgotten."""
+
+HEADER = """
+<header>
+  <h1>csvae-hub</h1>
+  <p>Change one attribute of a face and leave the rest: move a slider, or pick <em>which</em> kind in its plane.</p>
+</header>
+"""
+NOTES = f"""
+Sliders go from 0, absent, to 1, present, and a little beyond. The plane shows this face with every kind of one
+attribute; the ring is where it is now. Photos may have {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:g} megapixels. They
+stay on the machine that runs this page: its files are deleted after {FILES_KEPT // 60} minutes, and the photo is
+forgotten {PHOTO_KEPT // 60} minutes after your last change.
+"""
+CSS = """
+.gradio-container { max-width: 1400px !important; }
+.gradio-container > .main { padding: 14px 18px !important; }
+header { display: flex; flex-wrap: wrap; align-items: baseline; gap: 2px 16px; }
+header h1 { font-size: 1.6rem; font-weight: 700; margin: 0; }
+header p { margin: 0; opacity: 0.8; }
+#sliders .form { display: grid; grid-template-columns: 1fr 1fr; gap: 0; }
+#sliders .block { padding: 5px 12px; border: none; min-width: 0 !important; }
+#sliders .head { align-items: center; min-height: 30px; }
+#sliders .head input { width: 52px; padding: 0 4px; text-align: center; appearance: textfield; }
+#sliders .head input::-webkit-inner-spin-button { display: none; }
+#sliders .min_value, #sliders .max_value { display: none; }
+#plane img { cursor: crosshair; }
+#compare { min-height: 300px; }
+.notes { font-size: 0.85rem; opacity: 0.8; max-width: 75em; }
+footer { display: none !important; }
+"""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The page and the components that its callbacks read and alter."""
+
+    page: gr.Blocks
+    sitting: gr.State
+    photo: gr.Image
+    example: gr.Button
+    faces: gr.Gallery
+    chosen: gr.Dropdown
+    compare: gr.ImageSlider
+    close_up: gr.Checkbox
+    detail: gr.Checkbox
+    reset: gr.Button
+    download: gr.Button
+    file: gr.DownloadButton
+    sliders: list[gr.Slider]
+    kinds: gr.Column
+    shown: gr.Dropdown
+    plane: gr.Image
+
+
+def lay_out(editors: Editors) -> Parts:
+    """The page with everything in its place, before anything happens."""
+    import gradio as gr
+
+    with gr.Blocks(title="csvae-hub", analytics_enabled=False, delete_cache=(60, FILES_KEPT)) as page:
+        sitting = gr.State(time_to_live=PHOTO_KEPT)
+        gr.HTML(HEADER, padding=False)
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=5, min_width=250):
+                photo = gr.Image(label="Photo", type="filepath", height=240, buttons=[], elem_id="photo")
+                example = gr.Button("Example photo", size="sm", elem_id="example")
+                faces = gr.Gallery(
+                    label="Face",
+                    columns=4,
+                    height="auto",
+                    allow_preview=False,
+                    buttons=[],
+                    visible="hidden",
+                    elem_id="faces",
+                )
+                chosen = gr.Dropdown(
+                    editors.choices,
+                    value=editors.first,
+                    label="Model",
+                    visible=len(editors.choices) > 1,
+                    elem_id="model",
+                )
+            with gr.Column(scale=11, min_width=320):
+                compare = gr.ImageSlider(
+                    label="Before and after", type="filepath", buttons=["fullscreen"], max_height=560, elem_id="compare"
+                )
+                with gr.Row():
+                    reset = gr.Button("Reset", elem_id="reset")
+                    download = gr.Button("Download PNG", variant="primary", elem_id="download")
+                    file = gr.DownloadButton(visible="hidden", elem_id="file")
+                with gr.Row():
+                    close_up = gr.Checkbox(label="Close-up of the face", container=False, elem_id="close-up")
+                    detail = gr.Checkbox(True, label="Keep the photo's detail", container=False, elem_id="detail")
+            with gr.Column(scale=9, min_width=320):
+                with gr.Group(elem_id="sliders"):
+                    sliders = [
+                        gr.Slider(LOWEST, HIGHEST, 0, step=0.01, buttons=[], elem_id=f"slider-{i}")
+                        for i in range(editors.most)
+                    ]
+                with gr.Column() as kinds:
+                    shown = gr.Dropdown(label="Which kind? Click a point of the plane of", elem_id="shown")
+                    plane = gr.Image(show_label=False, interactive=False, buttons=[], height=310, elem_id="plane")
+        gr.Markdown(NOTES, elem_classes="notes")
+    return Parts(
+        page=page,
+        sitting=sitting,
+        photo=photo,
+        example=example,
+        faces=faces,
+        chosen=chosen,
+        compare=compare,
+        close_up=close_up,
+        detail=detail,
+        reset=reset,
+        download=download,
+        file=file,
+        sliders=sliders,
+        kinds=kinds,
+        shown=shown,
+        plane=plane,
+    )
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's own, in the fonts of the visitor's system, so that none is fetched from elsewhere."""
+    import gradio as gr
+
+    return gr.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        spacing_size="sm",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )

@@ -1,0 +1,261 @@
+"""The page at work: which of a sitting's methods each part calls, and the server."""
+
+# Without `from __future__ import annotations`: Gradio reads the callbacks' annotations.
+import functools
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from csvae_hub import hub
+from csvae_hub.demo.editors import Editors
+from csvae_hub.demo.layout import CSS, MAX_MEGABYTES, Parts, lay_out, theme
+from csvae_hub.demo.sitting import Sitting, read_file
+from csvae_hub.errors import ImageError, WeightsError, require
+
+if TYPE_CHECKING:
+    import gradio
+
+EXAMPLE = Path(__file__).with_name("astronaut.jpg")
+"""Eileen Collins, photographed by NASA (1993), in the public domain."""
+VISITORS = 100
+"""Whose photos are kept at once; beyond, the one who waited longest has to choose it again."""
+WAITING, AT_ONCE = 64, 2
+"""Changes that may wait, and that are worked at."""
+GONE = "there is no photo: choose one (some time after the last change it is forgotten)"
+FETCH = "() => setTimeout(() => document.querySelector('#file').click(), 50)"
+"""A file that is made upon a click is fetched by a second click, on a hidden button."""
+
+
+def build(model: str = "celeba-64", device: torch.device | str | None = None) -> "gradio.Blocks":
+    """The page, ready for `start`.
+
+    Args:
+        model: the model that is chosen first: a folder, a packaged name or a Hub repo.
+        device: by default CUDA where there is one.
+
+    Raises:
+        MissingExtraError: Gradio or OpenCV is missing.
+        WeightsError: the model can't be loaded.
+        ValueError: it is a model of vectors.
+    """
+    require("gradio", "demo")
+    editors = Editors(model, device)
+    parts = lay_out(editors)
+    with parts.page:
+        _connect(parts, editors)
+    return parts.page
+
+
+def start(page: "gradio.Blocks", host: str | None = "127.0.0.1", port: int | None = 7860, browser: bool = False) -> str:
+    """Serves a page, from this thread's background, and gives its address; `page.block_thread()` waits for Ctrl-C.
+
+    Args:
+        page: what `build` gave.
+        host: the address to listen on; 0.0.0.0 lets other machines in. None leaves it to GRADIO_SERVER_NAME.
+        port: None for the first free one from 7860 on.
+        browser: open the page in a browser.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=browser,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        max_file_size=MAX_MEGABYTES * 2**20,
+        state_session_capacity=VISITORS,
+        run_history=False,  # it would keep photos in the browser
+        footer_links=[],
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        theme=theme(),
+        css=CSS,
+    )
+    return address
+
+
+def _connect(parts: Parts, editors: Editors) -> None:
+    import gradio as gr
+
+    files: set[str] = set()
+    parts.page.temp_file_sets.append(files)  # Gradio deletes them in time, those of answers that nobody fetched too
+    kept = functools.partial(_kept, folder=parts.page.GRADIO_CACHE, files=files)
+
+    # -- what the page shall show -----------------------------------------------------------------------------------
+
+    def photos(here: Sitting) -> tuple[str, str]:
+        return kept(here.before(), "before.jpg"), kept(here.after(), "after.jpg")
+
+    def drawn(here: Sitting) -> str | None:
+        return kept(here.plane(), "plane.jpg") if here.has_planes else None
+
+    def seen(here: Sitting) -> list[Any]:
+        return [here, photos(here), drawn(here), here.shown]
+
+    def all_seen(here: Sitting) -> list[Any]:
+        spare = [gr.skip()] * (len(parts.sliders) - len(here.attributes))
+        return [*seen(here), *map(here.level, here.attributes), *spare]
+
+    def arranged(model: str, here: Sitting | None) -> list[Any]:
+        """Sliders, planes and faces of this model and photo; without a photo they rest."""
+        words = [(_word(name), name) for name in editors.attributes[model]]
+        known = [
+            gr.Slider(label=word, value=here.level(name) if here else 0, visible=True, interactive=here is not None)
+            for word, name in words
+        ]
+        crops = here.crops() if here else []
+        return [
+            *known,
+            *[gr.Slider(visible=False)] * (len(parts.sliders) - len(known)),
+            gr.Dropdown(words, value=here.shown if here else words[0][1]),
+            gr.Column(visible=here is None or here.has_planes),
+            gr.Gallery(crops, selected_index=0, visible=True if len(crops) > 1 else "hidden"),
+            gr.Checkbox(value=here is not None and here.close_up, interactive=here is not None),
+            gr.Checkbox(value=True, interactive=here is not None),
+            *[gr.Button(interactive=here is not None)] * 2,
+        ]
+
+    def opened(model: str, source: bytes, name: str) -> list[Any]:
+        try:
+            here = Sitting(editors[model], source, name)
+        except ImageError as error:
+            gr.Warning(str(error), title="This photo can't be edited")
+            return closed(model)
+        return [*seen(here)[:3], *arranged(model, here)]
+
+    def closed(model: str) -> list[Any]:
+        return [None, None, None, *arranged(model, None)]
+
+    # -- what a visitor does ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def using(here: Sitting | None) -> Iterator[Sitting]:
+        if here is None:
+            raise gr.Error(GONE, title="No photo", print_exception=False)
+        with here.lock:
+            yield here
+
+    def open_photo(path: str | None, model: str) -> list[Any]:
+        return closed(model) if path is None else opened(model, read_file(path), Path(path).stem)
+
+    def change_model(here: Sitting | None, model: str) -> list[Any]:
+        try:
+            return closed(model) if here is None else opened(model, here.source, here.name)
+        except WeightsError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def move(here: Sitting | None, value: float, i: int) -> list[Any]:
+        with using(here) as here:
+            here.move(here.attributes[i], value)
+            return [here, photos(here), drawn(here) if here.plane_is_quick else gr.skip(), here.shown]
+
+    def show(here: Sitting | None, name: str) -> list[Any]:
+        with using(here) as here:
+            here.show(name)
+            return [here, drawn(here)]
+
+    def draw(here: Sitting | None) -> Any:
+        """The plane that a slider turned to, after the photo."""
+        if here is None:
+            return None
+        with here.lock:
+            return drawn(here)
+
+    def frame(here: Sitting | None, close_up: bool, detail: bool) -> list[Any]:
+        with using(here) as here:
+            here.close_up, here.detail = close_up, detail
+            return seen(here)
+
+    def pick(here: Sitting | None, event: gr.SelectData) -> list[Any]:
+        with using(here) as here:
+            here.pick(*event.index)
+            return all_seen(here)
+
+    def choose(here: Sitting | None, event: gr.SelectData) -> list[Any]:
+        with using(here) as here:
+            here.choose(event.index)
+            return all_seen(here)
+
+    def take_back(here: Sitting | None) -> list[Any]:
+        with using(here) as here:
+            here.reset()
+            return all_seen(here)
+
+    def save(here: Sitting | None) -> str:
+        with using(here) as here:
+            return kept(here.download(), f"{here.name}-edited.png")
+
+    # -- what leads to what -----------------------------------------------------------------------------------------
+
+    on = functools.partial(
+        gr.on,
+        api_visibility="private",
+        concurrency_id="edits",
+        concurrency_limit=AT_ONCE,
+        trigger_mode="always_last",  # of what happens while one is worked at, only the last is worked at
+    )
+    live = functools.partial(on, show_progress="hidden")
+    opens = functools.partial(on, show_progress_on=parts.compare)
+    p = parts
+    change = [p.sitting, p.compare, p.plane, p.shown]
+    everything = [*change, *p.sliders]
+    photo = [
+        p.sitting,
+        p.compare,
+        p.plane,
+        *p.sliders,
+        p.shown,
+        p.kinds,
+        p.faces,
+        p.close_up,
+        p.detail,
+        p.reset,
+        p.download,
+    ]
+
+    p.photo.preprocess = _path  # Gradio's own opens the photo, and says no more than that there was an error
+    on([p.page.load, p.example.click], lambda: kept(EXAMPLE.read_bytes(), EXAMPLE.name), None, [p.photo])
+    opens([p.photo.change], open_photo, [p.photo, p.chosen], photo)
+    opens([p.chosen.input], change_model, [p.sitting, p.chosen], photo)
+    for i, slider in enumerate(p.sliders):
+        live([slider.input], functools.partial(move, i=i), [p.sitting, slider], change)
+    live([p.shown.input], show, [p.sitting, p.shown], [p.sitting, p.plane])
+    live([p.shown.change], draw, [p.sitting], [p.plane])
+    live([p.close_up.input, p.detail.input], frame, [p.sitting, p.close_up, p.detail], change)
+    live([p.plane.select], pick, [p.sitting], everything)
+    live([p.faces.select], choose, [p.sitting], everything)
+    live([p.reset.click], take_back, [p.sitting], everything)
+    on([p.download.click], save, [p.sitting], [p.file], show_progress_on=p.download).then(None, js=FETCH)
+
+
+def _path(payload: Any) -> str | None:
+    """Where an upload lies."""
+    return None if payload is None else payload.path
+
+
+def _kept(data: bytes, name: str, folder: str, files: set[str]) -> str:
+    """Where in Gradio's folder a file with this content lies; it is noted among `files`, anew on each use."""
+    path = Path(folder) / hashlib.sha256(data).hexdigest() / name
+    files.add(str(path))
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with hub.replacing(path) as temporary:
+            temporary.write_bytes(data)
+    return str(path)
+
+
+def _word(name: str) -> str:
+    return name.replace("_", " ").capitalize()

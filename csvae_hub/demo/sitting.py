@@ -1,0 +1,237 @@
+"""One visitor's photo and what its faces are set to. Knows nothing of the page that shows it."""
+
+from __future__ import annotations
+
+import threading
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from csvae_hub.demo.plane import SIDE, Plane, Point, decoded_faces, with_marks
+from csvae_hub.editing import FaceEditor, OpenPhoto
+from csvae_hub.errors import ImageError
+from csvae_hub.images import open_picture, to_picture
+from csvae_hub.models import Latents
+
+VIEW_SIDE = 1024
+"""A longer photo is shown reduced to so many pixels, so that changes stay quick."""
+LARGE = 0.4
+"""Share of the photo's shorter side from which on a face needs no close-up."""
+MAX_PIXELS = 50_000_000
+LOWEST, HIGHEST = -0.5, 1.5
+"""How far a slider goes: a little beyond absent, 0, and present, 1."""
+
+
+class Sitting:
+    """A photo whose faces are found and encoded once, and the changes asked for.
+
+    Changes are kept for each face; `face` is the number of the one that is being changed, `shown` the attribute whose
+    plane is. `close_up` says whether only the face's surroundings are, at first where it is small; `detail` whether the
+    photo's own detail is kept, as `FaceEditor.edit` tells. Whoever uses it from several threads holds `lock`.
+
+    Args:
+        editor: with the model.
+        source: what the photo's file holds.
+        name: of the photo, for the file that is downloaded.
+
+    Raises:
+        ImageError: no photo, too large a one, or none with a face that can be edited.
+    """
+
+    def __init__(self, editor: FaceEditor, source: bytes, name: str = "photo") -> None:
+        photo = _read(source)
+        shrink = min(1.0, VIEW_SIDE / max(photo.size))
+        size = (max(1, round(photo.width * shrink)), max(1, round(photo.height * shrink)))
+        small = photo if shrink == 1 else photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
+        self.editor, self.source, self.name = editor, source, name
+        self.lock = threading.RLock()
+        self._scale = np.array(photo.size) / size
+        self._view = editor.open(small, face="all")
+        self._changes: list[dict[str, float | Point]] = [{} for _ in self._view.faces]
+        self._cell_faces: tuple[Any, Image.Image] = None, small
+        self._picture = small
+        self.face = 0
+        self.shown = self.attributes[0]
+        self.detail = True
+        self.close_up = self._view.faces[0].size < LARGE * min(size)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What can be changed, in the model's order."""
+        return self.editor.model.attributes
+
+    @property
+    def has_planes(self) -> bool:
+        """Whether the model's subspaces are planes."""
+        return self._view.latents.w.shape[-1] == 2
+
+    def crops(self) -> list[Image.Image]:
+        """The faces, largest first, as the model sees them."""
+        return [to_picture(crop) for crop in self._view.crops]
+
+    # -- what a visitor does ----------------------------------------------------------------------------------------
+
+    def move(self, name: str, value: float) -> None:
+        """Sets an attribute of the face to a number, 0 absent and 1 present, and shows its plane."""
+        self.show(name)
+        self._changes[self.face][name] = float(value)
+
+    def show(self, name: str) -> None:
+        """Shows the plane of an attribute."""
+        self.editor.model.index(name)
+        self.shown = name
+
+    def choose(self, face: int) -> None:
+        """Turns to another face, by its number; the changes of the others stay.
+
+        Raises:
+            ValueError: there is no such face.
+        """
+        if face not in range(len(self._changes)):
+            raise ValueError(f"expected a face from 0 to {len(self._changes) - 1}, got {face}")
+        self.face = face
+
+    def pick(self, x: float, y: float) -> None:
+        """Sets the shown attribute to the point of its plane at a pixel of the picture that `plane` gives."""
+        inside = (min(max(float(pixel), 0.0), float(SIDE)) for pixel in (x, y))
+        self._changes[self.face][self.shown] = self._plane().point(*inside)
+
+    def reset(self) -> None:
+        """Takes all changes of all faces back."""
+        for changes in self._changes:
+            changes.clear()
+
+    # -- what a visitor sees ----------------------------------------------------------------------------------------
+
+    def level(self, name: str) -> float:
+        """Where an attribute of the face is between absent, 0, and present, 1, within what a slider can show."""
+        change = self._changes[self.face].get(name)
+        level = change if isinstance(change, float) else self._level_of(name)
+        return round(min(max(level, LOWEST), HIGHEST), 2)
+
+    def before(self) -> bytes:
+        """The photo as it came, or the face's surroundings, as a JPEG of at most VIEW_SIDE pixels a side."""
+        return _jpeg(self._framed(self._picture))
+
+    def after(self) -> bytes:
+        """The same with the changes."""
+        return _jpeg(self._framed(self._rendered(self._view)))
+
+    @property
+    def plane_is_quick(self) -> bool:
+        """Whether the faces of the shown plane are decoded already, or there is none."""
+        return not self.has_planes or self._cell_faces[0] == self._key()
+
+    def plane(self) -> bytes:
+        """The plane of the shown attribute, for a model that has planes, as a JPEG of SIDE pixels a side."""
+        place, i, key = self._plane(), self.editor.model.index(self.shown), self._key()
+        if self._cell_faces[0] != key:
+            self._cell_faces = key, decoded_faces(self.editor.model, self._present(), self.shown, place)
+        absent, present = self._ends(self.shown)
+        marks = {"photo": _point(self._own(), i), "absent": absent, "present": present}
+        return _jpeg(with_marks(self._cell_faces[1], place, marks, _point(self._present(), i)))
+
+    def download(self) -> bytes:
+        """The changed photo at its own size, as a PNG."""
+        photo, view = _read(self.source), self._view
+        if np.any(self._scale != 1):
+            landmarks = np.stack([face.landmarks * self._scale for face in view.faces])
+            view = self.editor.open(photo, face="all", landmarks=landmarks)
+        file = BytesIO()
+        icc = photo.info.get("icc_profile")
+        self._rendered(view).save(file, "PNG", compress_level=4, icc_profile=icc)
+        return file.getvalue()
+
+    # -- helpers ----------------------------------------------------------------------------------------------------
+
+    def _rendered(self, opened: OpenPhoto) -> Image.Image:
+        return opened.render(self._edited(opened.latents), detail=self.detail)
+
+    def _edited(self, latents: Latents) -> Latents:
+        """The faces' latents with each one's changes."""
+        edited = (self.editor.model.edit(latents[i], changes) for i, changes in enumerate(self._changes))
+        return Latents.cat(list(edited))
+
+    def _framed(self, picture: Image.Image) -> Image.Image:
+        """The whole picture, or in a close-up what lies around the face, twice as large as it."""
+        if not self.close_up:
+            return picture
+        left, top, right, bottom = self._view.faces[self.face].box
+        x, y, reach = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top)
+        left, top = max(0, x - reach), max(0, y - reach)
+        right, bottom = min(picture.width, x + reach), min(picture.height, y + reach)
+        return picture.crop((round(left), round(top), round(right), round(bottom)))
+
+    def _own(self) -> Latents:
+        return self._view.latents[self.face]
+
+    def _present(self) -> Latents:
+        return self.editor.model.edit(self._own(), self._changes[self.face])
+
+    def _ends(self, name: str) -> tuple[Point, Point]:
+        """The points of the plane that stand for absent and for present."""
+        i = self.editor.model.index(name)
+        absent, present = (self.editor.model.edit(self._own(), {name: value}) for value in (False, True))
+        return _point(absent, i), _point(present, i)
+
+    def _key(self) -> tuple[Any, ...]:
+        """What the faces of the plane depend on."""
+        others = {name: value for name, value in self._changes[self.face].items() if name != self.shown}
+        return self.face, self.shown, others
+
+    def _plane(self) -> Plane:
+        return Plane.around(*self._ends(self.shown), own=_point(self._own(), self.editor.model.index(self.shown)))
+
+    def _level_of(self, name: str) -> float:
+        """The place of w_i along the line from absent to present; y_i for a model without subspaces."""
+        model, i, latents = self.editor.model, self.editor.model.index(name), self._present()
+        if latents.w.shape[-1] == 0:
+            return latents.y[0, i].item()
+        absent, present = (model.edit(latents, {name: value}).w[0, i] for value in (False, True))
+        along = present - absent
+        return (torch.dot(latents.w[0, i] - absent, along) / torch.dot(along, along).clamp(min=1e-12)).item()
+
+
+def read_file(path: str | Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        ImageError: it is gone.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ImageError("the photo is gone: choose it again") from error
+
+
+def _read(source: bytes) -> Image.Image:
+    """The photo in a file's bytes, upright, L, LA, RGB or RGBA."""
+    try:
+        opened = Image.open(BytesIO(source))
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise ImageError("expected a photo (JPEG, PNG, WebP, …), got something else: choose another file") from error
+    if opened.width * opened.height > MAX_PIXELS:
+        raise ImageError(
+            f"expected a photo of at most {MAX_PIXELS / 1e6:g} megapixels, got {opened.width}×{opened.height} pixels:"
+            " make it smaller"
+        )
+    return open_picture(opened)
+
+
+def _point(latents: Latents, i: int) -> Point:
+    x, y = latents.w[0, i].tolist()
+    return x, y
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    """For the page: quick to pack, and without visible loss; what is transparent becomes white."""
+    icc = picture.info.get("icc_profile")
+    if picture.has_transparency_data:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    file = BytesIO()
+    picture.convert("RGB").save(file, "JPEG", quality=92, subsampling=0, icc_profile=icc)
+    return file.getvalue()

@@ -1,0 +1,233 @@
+"""Finds faces and their five landmarks in photos of any size."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from csvae_hub.editing.alignment import Points, Similarity, fit, warped
+from csvae_hub.errors import require
+from csvae_hub.images import CELEBA_LANDMARKS
+
+MODEL = Path(__file__).with_name("yunet") / "face_detection_yunet_2023mar.onnx"
+"""YuNet (Wu, Peng, Yu: "YuNet: a tiny millisecond-level face detector", 2023), from OpenCV Zoo, MIT licence."""
+
+FIRST_SIDE = 640
+"""The longer side, in pixels, at which a photo is searched first."""
+FINER_SIDES = (1280, 2560)
+"""The longer sides at which larger photos are searched where no face or only small ones are found."""
+SMALL = 24
+"""A face of fewer pixels, where it is found, may have yet smaller neighbours that are not."""
+SURE = 0.93
+"""A face with a lower score is looked at upside down and on its sides too."""
+
+_FACE = np.array(CELEBA_LANDMARKS) - np.mean(CELEBA_LANDMARKS, axis=0)
+_UPRIGHT_FACE = _FACE / (_FACE[1, 0] - _FACE[0, 0])
+"""Landmarks around their mean, with the eyes 1 apart."""
+_FAR = 1e6
+"""YuNet gives numbers beyond all sense where a picture is a sliver."""
+_SAME = 0.5
+"""Candidates of which the landmarks' means are nearer than this, in distances of the eyes, are the same face."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a photo.
+
+    `box` is left, top, right, bottom; `landmarks` (5, 2) are x, y of the eye at the picture's left, the other eye, the
+    nose, the mouth corner at the left and the other, all in pixels of the upright photo; `score` is from 0 to 1.
+    """
+
+    box: tuple[float, float, float, float]
+    landmarks: Points
+    score: float
+
+    @property
+    def size(self) -> float:
+        """The square root of the box's area, in pixels."""
+        left, top, right, bottom = self.box
+        return (max(right - left, 0) * max(bottom - top, 0)) ** 0.5
+
+
+class Detector(Protocol):
+    """Whatever finds faces: any class with this one method will do."""
+
+    def detect(self, image: Image.Image) -> Sequence[Face]:
+        """Gives the faces in an upright RGB photo, in any order."""
+        ...
+
+
+@dataclass(frozen=True)
+class _View:
+    """A square in which a face is looked at again: its side, and where an upright face is expected there."""
+
+    side: int
+    landmarks: Points
+
+
+def _view(side: int, eyes: float, shift: tuple[float, float] = (0, 0), turn: float = 0) -> _View:
+    """A view with the eyes some pixels apart, the face turned by radians and shifted from the middle."""
+    turned = _UPRIGHT_FACE @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
+    return _View(side, eyes * turned + side / 2 + shift)
+
+
+ROUGH_VIEW = _view(224, 75)
+TURNED_VIEWS = tuple(_view(224, 75, turn=turn * np.pi / 2) for turn in (1, 2, 3))
+FINE_VIEWS = (_view(320, 100), _view(320, 85, (3, 3), 0.1), _view(320, 115, (-3, -2), -0.1))
+"""YuNet's landmarks err with where a face lies on its grids; the mean over views of unlike grids does less."""
+
+
+class YuNet:
+    """The detector that comes with the package; it runs on OpenCV, and threads may share one.
+
+    A photo is searched at a reduced size; where that finds nothing, or small faces alone, finer; and where there is
+    still nothing, turned by quarters. Each face is then looked at again, upright and in fixed sizes, so that its
+    landmarks hardly depend on its size, rotation and place.
+
+    Args:
+        score: faces below are left out.
+
+    Raises:
+        MissingExtraError: OpenCV is missing; the extra "align" brings it.
+    """
+
+    def __init__(self, score: float = 0.7) -> None:
+        cv2 = require("cv2", "align")
+        self.score = score
+        nothing_suppressed = 1.0  # candidates of one face are averaged instead
+        self._network = cv2.FaceDetectorYN.create(str(MODEL), "", (320, 320), 0.5, nothing_suppressed, 5000)
+        self._lock = threading.Lock()  # OpenCV's object keeps state from one call to the next
+
+    def detect(self, image: Image.Image) -> list[Face]:
+        """Gives the faces in an upright RGB photo, largest first."""
+        image = image.convert("RGB")
+        seen = (self._looked_at_again(image, face) for face in self._searched(image))
+        faces = _merged([face for face in seen if face is not None and face.score >= self.score])
+        return sorted(faces, key=lambda face: -face.size)
+
+    def _searched(self, image: Image.Image) -> list[Face]:
+        """Faces with rough landmarks."""
+        scale = min(FIRST_SIDE / max(image.size), 2)
+        found = self._found_at(image, scale)
+        for side in FINER_SIDES:
+            is_finest = scale >= 1
+            if is_finest or (found and min(face.size for face in found) * scale > SMALL):
+                break
+            scale = min(side / max(image.size), 1)
+            found = _merged([*found, *self._found_at(image, scale)])
+        return found or self._turned(image)
+
+    def _found_at(self, image: Image.Image, scale: float) -> list[Face]:
+        size = np.maximum(1, np.round(np.multiply(image.size, scale))).astype(int)
+        small = image.resize((int(size[0]), int(size[1])), Image.Resampling.BICUBIC, reducing_gap=2)
+        back = Similarity(np.diag(np.array(image.size) / size), np.zeros(2))
+        return [_moved(face, back) for face in _merged(self._candidates(small))]
+
+    def _turned(self, image: Image.Image) -> list[Face]:
+        """Faces that lie on their side or upside down."""
+        scale = min(FIRST_SIDE / max(image.size), 2)
+        side = round(max(image.size) * scale)
+        middle = np.array(image.size) / 2
+        found: list[Face] = []
+        for turn in (1j, -1, -1j):
+            linear = scale * np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+            transform = Similarity(linear, side / 2 - linear @ middle)
+            candidates = self._candidates(warped(image, transform, side, kept=1))
+            found += [_moved(face, transform.inverse()) for face in _merged(candidates)]
+        return _merged(found)
+
+    def _looked_at_again(self, image: Image.Image, face: Face) -> Face | None:
+        """The face with exact landmarks; None where it turns out to be none."""
+        rough = self._seen(image, face, ROUGH_VIEW)
+        if rough is None or rough.score < SURE:
+            turned = [rough, *(self._seen(image, face, view, within=2 * _SAME) for view in TURNED_VIEWS)]
+            rough = max((seen for seen in turned if seen is not None), key=lambda seen: seen.score, default=None)
+        rough = rough and self._seen(image, rough, ROUGH_VIEW)
+        if rough is None:
+            return None
+        seen = [found for view in FINE_VIEWS if (found := self._seen(image, rough, view)) is not None]
+        return _mean(seen) if seen else None
+
+    def _seen(self, image: Image.Image, face: Face, view: _View, within: float = _SAME) -> Face | None:
+        transform = fit(face.landmarks, view.landmarks)
+        candidates = self._candidates(warped(image, transform, view.side, kept=1))
+        (expected,) = _places([replace(face, landmarks=transform(face.landmarks))])
+        near = _near(_places(candidates), expected, within)
+        around = [candidate for candidate, is_near in zip(candidates, near, strict=True) if is_near]
+        return _moved(_mean(around), transform.inverse()) if around else None
+
+    def _candidates(self, image: Image.Image) -> list[Face]:
+        """What the network takes for faces, many for each."""
+        pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])  # OpenCV has blue first
+        with self._lock:
+            self._network.setInputSize(image.size)
+            _, rows = self._network.detect(pixels)
+        if rows is None:
+            return []
+        rows = rows[(np.abs(rows) < _FAR).all(1)].astype(np.float64)
+        return [
+            _face(row)
+            for row in rows
+            if (0 < row[4:14:2].mean() < image.width and 0 < row[5:14:2].mean() < image.height)
+        ]
+
+
+def _face(row: NDArray[np.float64]) -> Face:
+    """A row of YuNet: left, top, width, height, five points, score."""
+    x, y, width, height = row[:4]
+    return Face((x, y, x + width, y + height), row[4:14].reshape(5, 2), float(row[14]))
+
+
+def _merged(candidates: Sequence[Face]) -> list[Face]:
+    """One face of all the candidates around each place."""
+    return [_mean(group) for group in _groups(candidates)]
+
+
+def _groups(candidates: Sequence[Face]) -> Iterator[list[Face]]:
+    """The candidates around the best one, then those around the best of the rest, and so on."""
+    left = sorted(candidates, key=lambda face: -face.score)
+    places = _places(left)
+    while left:
+        same = _near(places, places[0])
+        yield [face for face, is_same in zip(left, same, strict=True) if is_same]
+        left = [face for face, is_same in zip(left, same, strict=True) if not is_same]
+        places = places[~same]
+
+
+def _places(faces: Sequence[Face]) -> Points:
+    """Of each face (n, 3): where it is (x, y), and about how far its eyes would be apart if it looked at the camera."""
+    landmarks = np.array([face.landmarks for face in faces]).reshape(-1, 5, 2)
+    middles = landmarks.mean(1, keepdims=True)
+    spread = ((landmarks - middles) ** 2).sum((1, 2)) / (_UPRIGHT_FACE**2).sum()
+    return np.concatenate([middles[:, 0], np.sqrt(spread)[:, None]], axis=1)
+
+
+def _near(places: Points, place: Points, within: float = _SAME) -> NDArray[np.bool_]:
+    """Which places are nearer to one than some distances of the eyes."""
+    apart = np.hypot(*(places[:, :2] - place[:2]).T)
+    return apart <= within * np.maximum(places[:, 2], place[2])
+
+
+def _mean(faces: Sequence[Face]) -> Face:
+    """Means weighted by the squared scores; the score is the best one."""
+    scores = np.array([face.score for face in faces])
+    weights = scores**2 / (scores**2).sum()
+    left, top, right, bottom = (weights @ [face.box for face in faces]).tolist()
+    landmarks = np.einsum("n,nij->ij", weights, [face.landmarks for face in faces])
+    return Face((left, top, right, bottom), landmarks, float(scores.max()))
+
+
+def _moved(face: Face, transform: Similarity) -> Face:
+    """The face elsewhere; its box is that of the ellipse in the old one."""
+    left, top, right, bottom = face.box
+    middle = transform([(left + right) / 2, (top + bottom) / 2])
+    reach = np.hypot(*(transform.linear * [(right - left) / 2, (bottom - top) / 2]).T)
+    box = (*(middle - reach).tolist(), *(middle + reach).tolist())
+    return Face(box, transform(face.landmarks), face.score)

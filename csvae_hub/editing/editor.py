@@ -1,0 +1,306 @@
+"""Edits the faces in photos: find, align, edit, put back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from PIL import Image
+from torch import Tensor
+
+from csvae_hub.editing.alignment import Similarity, to_crop, warped
+from csvae_hub.editing.blending import add_change, replace_crop
+from csvae_hub.editing.detection import Detector, Face, YuNet
+from csvae_hub.editing.selection import Which, check_which, chosen, faces_of
+from csvae_hub.errors import FaceError, ImageError
+from csvae_hub.images import ImageLike, Images, open_picture
+from csvae_hub.models.base import AttributeModel, Value
+from csvae_hub.models.latents import Latents
+
+
+@dataclass(frozen=True)
+class AlignedPhoto:
+    """A photo whose faces are found and aligned, before the model sees them; `FaceEditor.align` makes it.
+
+    `photo` is what the caller gave, `picture` the same as an upright picture. The faces that are edited are `faces`, F
+    of them, each brought by one of `transforms` to one of `crops` (F, 3, S, S) in [0, 1]; `skipped` are those that
+    can't be edited, each with the reason.
+    """
+
+    photo: Any
+    picture: Image.Image
+    faces: tuple[Face, ...]
+    skipped: tuple[tuple[Face, str], ...]
+    transforms: tuple[Similarity, ...]
+    crops: Tensor
+
+    def restore(self, picture: Image.Image) -> Any:
+        """Gives an edited picture as the kind of thing that the photo was; a path's is a PIL image."""
+        return np.array(picture).reshape(self.photo.shape) if isinstance(self.photo, np.ndarray) else picture
+
+
+class FaceEditor:
+    """Edits faces in photos of any size, in the photos' own resolution.
+
+    Each face is brought to the frame of the model's training pictures, edited in the latent space, and what changed is
+    put back into the photo. `AttributeModel.set_attribute` takes pictures that are in that frame already.
+
+    Args:
+        model: any model of the family that takes pictures.
+        detector: finds the faces; by default `YuNet`, made when it is first needed.
+
+    Raises:
+        ValueError: a model of vectors.
+    """
+
+    def __init__(self, model: AttributeModel, detector: Detector | None = None) -> None:
+        if not model.config.is_image:
+            raise ValueError(f"expected a model of pictures, got one of vectors of {model.config.shape[0]} numbers")
+        self.model = model
+        self._given_detector = detector
+
+    @cached_property
+    def detector(self) -> Detector:
+        """What finds the faces.
+
+        Raises:
+            MissingExtraError: none was given, and OpenCV is missing.
+        """
+        return YuNet() if self._given_detector is None else self._given_detector
+
+    def detect(self, photo: ImageLike) -> list[Face]:
+        """Gives the faces in a photo, largest first; none where none is found.
+
+        Raises:
+            ImageError: the photo can't be read.
+            MissingExtraError: there is no detector.
+        """
+        return self._detect(open_picture(photo))
+
+    def open(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> OpenPhoto:
+        """Finds, aligns and encodes the faces of a photo once, so that many edits of it are quick.
+
+        Args:
+            photo: a path, a PIL image or a uint8 array.
+            face: which faces are edited: "largest", "all", or a number from 0, largest first.
+            landmarks: of the one face, (5, 2), or of several, (F, 5, 2), among which `face` chooses, as `Face` has
+                them. No detector is asked then, and faces keep their order.
+
+        Raises:
+            NoFaceError: no face is found.
+            FaceError: no such face, or none that can be edited: too small, cut by the border, impossible landmarks.
+            ImageError: the photo can't be read.
+            MissingExtraError: there is no detector, and no landmarks are given.
+        """
+        return self.encode([self.align(photo, face=face, landmarks=landmarks)])[0]
+
+    def edit(
+        self,
+        photos: Images,
+        values: Mapping[str, Value],
+        *,
+        face: Which = "largest",
+        landmarks: Any = None,
+        detail: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Changes attributes of faces in a photo, or in each of a list; the same kind comes back.
+
+        The faces of a list go through the model as one batch. EXIF rotation is obeyed; the photo's mode, size, alpha
+        and colour profile come back, and pixels around the faces are those that came.
+
+        Args:
+            photos: a path, a PIL image or a uint8 array, or a list of these; a path comes back as a PIL image.
+            values: what attributes are set to: see `edit_latents`.
+            face: which faces: see `open`.
+            landmarks: see `open`; for a list, one entry for each photo, None where a detector shall find them.
+            detail: put only what changed into the photo, so that its own detail stays; else the decoded face itself.
+            generator: the source of the draws of "sample".
+
+        Raises:
+            FaceError: a photo without a face that can be edited.
+            ImageError: a photo can't be read.
+            UnknownAttributeError: the model has no such attribute.
+            ValueError: a value can't be understood.
+        """
+        for name in values:
+            self.model.index(name)
+        if isinstance(photos, list | tuple):
+            aligned = self._align_all(photos, face, landmarks)
+        else:
+            aligned = [self.align(cast(ImageLike, photos), face=face, landmarks=landmarks)]
+        opened = self.encode(aligned)
+        edited = self.edit_latents(_latents(opened), values, generator=generator)
+        rendered = self.render(opened, edited, detail=detail)
+        return rendered if isinstance(photos, list | tuple) else rendered[0]
+
+    def set_attribute(
+        self,
+        photos: Images,
+        name: str,
+        value: Value = True,
+        *,
+        face: Which = "largest",
+        landmarks: Any = None,
+        detail: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Changes one attribute; see `edit`."""
+        return self.edit(photos, {name: value}, face=face, landmarks=landmarks, detail=detail, generator=generator)
+
+    # -- step by step ---------------------------------------------------------------------------------------------
+
+    def align(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> AlignedPhoto:
+        """Finds and aligns the faces of a photo, without the model, so that threads may do it ahead; see `open`."""
+        check_which(face)
+        try:
+            picture = open_picture(photo)
+            faces = self._detect(picture) if landmarks is None else faces_of(landmarks)
+            faces, skipped = chosen(faces, face, picture.size)
+        except FaceError as error:
+            named = f"{os.fspath(photo)}: " if isinstance(photo, str | os.PathLike) else ""
+            raise type(error)(f"{named}{error}") from error
+        preprocessor = self.model.preprocessor
+        transforms = [to_crop(found.landmarks, preprocessor) for found in faces]
+        crops = np.stack([np.asarray(warped(picture, transform, preprocessor.size)) for transform in transforms])
+        tensor = torch.from_numpy(crops).movedim(-1, 1).float() / 255
+        return AlignedPhoto(photo, picture, tuple(faces), tuple(skipped), tuple(transforms), tensor)
+
+    @torch.no_grad()
+    def encode(self, photos: Sequence[AlignedPhoto]) -> list[OpenPhoto]:
+        """Encodes the faces of aligned photos in one batch."""
+        latents = self.model.encode(torch.cat([photo.crops for photo in photos]))
+        return [
+            OpenPhoto(self, photo, part)
+            for photo, part in zip(photos, _split(latents, [len(photo.crops) for photo in photos]), strict=True)
+        ]
+
+    def edit_latents(
+        self, latents: Latents, values: Mapping[str, Value], *, generator: torch.Generator | None = None
+    ) -> Latents:
+        """Latents with attributes set, as `AttributeModel.edit` sets them, but for two things.
+
+        True and False leave a face as it is, to the bit, that has or lacks the attribute already by its y. A path, a
+        PIL image or a uint8 array is a photo, of whose largest face the attribute is taken over.
+        """
+        edited = latents
+        for name, value in values.items():
+            changed = self.model.edit(edited, {name: self._resolved(value)}, generator=generator)
+            if isinstance(value, bool | np.bool_):
+                settled = (latents.y[:, self.model.index(name)] > 0.5) == bool(value)
+                changed = _where(settled, edited, changed)
+            edited = changed
+        return edited
+
+    @torch.no_grad()
+    def render(self, photos: Sequence[OpenPhoto], latents: Latents, *, detail: bool = True) -> list[Any]:
+        """Gives photos with their faces as other latents say, one for each face of all; decoded in one batch.
+
+        Raises:
+            ValueError: another number of latents.
+        """
+        own = _latents(photos)
+        if len(latents) != len(own):
+            raise ValueError(f"expected latents of {len(own)} faces, got {len(latents)}")
+        moved = _differ(latents, own)
+        rows = moved.nonzero()[:, 0]
+        changes: list[Tensor] = []
+        if len(rows):
+            decoded = self.model.decode(Latents.cat([latents[rows], own[rows]]) if detail else latents[rows])
+            decoded = decoded.float().cpu().expand(-1, 3, -1, -1)
+            changes = list(decoded[: len(rows)] - decoded[len(rows) :] if detail else decoded)
+        change_of = dict(zip(rows.tolist(), changes, strict=True))
+        blend = add_change if detail else replace_crop
+        rendered: list[Any] = []
+        row = 0
+        for photo in photos:
+            picture = photo.aligned.picture.copy()
+            for transform in photo.aligned.transforms:
+                if row in change_of:
+                    blend(picture, change_of[row], transform)
+                row += 1
+            rendered.append(photo.aligned.restore(picture))
+        return rendered
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _detect(self, picture: Image.Image) -> list[Face]:
+        return sorted(self.detector.detect(picture.convert("RGB")), key=lambda face: -face.size)
+
+    def _align_all(self, photos: Sequence[ImageLike], face: Which, landmarks: Any) -> list[AlignedPhoto]:
+        if not photos:
+            raise ImageError("expected at least one photo, got an empty list: leave the call out where there are none")
+        given = [None] * len(photos) if landmarks is None else list(landmarks)
+        if len(given) != len(photos):
+            raise FaceError(f"landmarks: expected an entry for each of {len(photos)} photos, got {len(given)}")
+        aligned: list[AlignedPhoto] = []
+        for i, (photo, points) in enumerate(zip(photos, given, strict=True)):
+            try:
+                aligned.append(self.align(photo, face=face, landmarks=points))
+            except ImageError as error:
+                raise type(error)(f"photos[{i}]: {error}") from error
+        return aligned
+
+    def _resolved(self, value: Any) -> Value:
+        """A value; a photo as the latents of its largest face."""
+        is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and value != "sample")
+        is_picture = isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and value.ndim > 1)
+        return self.open(value).latents if is_path or is_picture else value
+
+
+class OpenPhoto:
+    """A photo whose faces are found, aligned and encoded; `FaceEditor.open` makes it.
+
+    `faces` are those that are edited, F of them, largest first; `skipped` those that can't be, each with the reason;
+    `crops` (F, 3, S, S) in [0, 1] the aligned faces; `latents` what they encode to.
+    """
+
+    def __init__(self, editor: FaceEditor, aligned: AlignedPhoto, latents: Latents) -> None:
+        self.editor, self.aligned, self.latents = editor, aligned, latents
+        self.faces, self.skipped, self.crops = aligned.faces, aligned.skipped, aligned.crops
+
+    def edit(
+        self, values: Mapping[str, Value], *, detail: bool = True, generator: torch.Generator | None = None
+    ) -> Any:
+        """The photo with attributes of its faces changed, of the same kind, mode and size; see `FaceEditor.edit`."""
+        return self.render(self.editor.edit_latents(self.latents, values, generator=generator), detail=detail)
+
+    def render(self, latents: Latents, *, detail: bool = True) -> Any:
+        """The photo with its faces as other latents say; a face whose latents are its own is left as it is, to the bit.
+
+        Args:
+            latents: one for each face.
+            detail: see `FaceEditor.edit`.
+
+        Raises:
+            ValueError: another number of latents.
+        """
+        return self.editor.render([self], latents, detail=detail)[0]
+
+
+def _latents(photos: Sequence[OpenPhoto]) -> Latents:
+    return Latents.cat([photo.latents for photo in photos])
+
+
+def _split(latents: Latents, lengths: Sequence[int]) -> list[Latents]:
+    z, w, y = (part.split(list(lengths)) for part in (latents.z, latents.w, latents.y))
+    return [Latents(*parts, latents.attributes) for parts in zip(z, w, y, strict=True)]
+
+
+def _differ(latents: Latents, others: Latents) -> Tensor:
+    """Which of two batches differ (B,) of bool, in z, w or y."""
+    pairs = ((latents.z, others.z), (latents.w, others.w), (latents.y, others.y))
+    return torch.stack([(one.to(other) != other).flatten(1).any(1) for one, other in pairs]).any(0)
+
+
+def _where(condition: Tensor, yes: Latents, no: Latents) -> Latents:
+    """Whole rows of one or the other."""
+    parts = ((yes.z, no.z), (yes.w, no.w), (yes.y, no.y))
+    z, w, y = (torch.where(condition.view(-1, *[1] * (one.ndim - 1)), one, other) for one, other in parts)
+    return Latents(z, w, y, yes.attributes)

@@ -1,0 +1,181 @@
+"""Faces and landmarks, in photos of any size, turned, grey, small and large."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csvae_hub.editing import YuNet, detection
+from csvae_hub.editing.alignment import Similarity, fit, warped
+from csvae_hub.editing.detection import MODEL, Face
+from csvae_hub.errors import MissingExtraError
+from csvae_hub.images import CELEBA_LANDMARKS
+
+ROOT = Path(__file__).resolve().parents[2]
+CELEBA = ROOT / "../shared/data/celeba178/img_align_celeba"
+FRAME = np.array(CELEBA_LANDMARKS)
+PHOTO = Image.open(ROOT / "examples/astronaut-512.png").convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return YuNet()
+
+
+@pytest.fixture(scope="module")
+def upright(detector):
+    (face,) = detector.detect(PHOTO)
+    return face
+
+
+def turned(degrees, side=512):
+    """The photo turned around its middle and scaled, and the transform that did it."""
+    a = side / 512 * np.exp(1j * np.deg2rad(degrees))
+    linear = np.array([[a.real, -a.imag], [a.imag, a.real]])
+    transform = Similarity(linear, side / 2 - linear @ [256, 256])
+    return warped(PHOTO, transform, side), transform
+
+
+def pasted(side, left, top, canvas):
+    """The photo scaled and pasted somewhere, and the transform that did it."""
+    picture = Image.new("RGB", canvas, (120, 130, 140))
+    picture.paste(PHOTO.resize((side, side), Image.Resampling.BICUBIC), (left, top))
+    return picture, Similarity(np.eye(2) * side / 512, np.array([left, top], dtype=float))
+
+
+def error(face, transform, upright):
+    """How far the aligned frame is from where the upright photo has it, in distances of the eyes: the worst point."""
+    apart = fit(FRAME, face.landmarks)(FRAME) - transform(fit(FRAME, upright.landmarks)(FRAME))
+    eyes = np.hypot(*(upright.landmarks[1] - upright.landmarks[0])) * transform.scale
+    return np.hypot(*apart.T).max() / eyes
+
+
+def test_the_landmarks_are_in_the_order_of_the_template_and_where_the_example_has_them(detector):
+    aligned = Image.open(ROOT / "examples/astronaut.png").convert("RGB")  # cut to the crop by landmarks put by hand
+    (face,) = detector.detect(aligned)
+    expected = (FRAME - (15, 35)) * aligned.width / 148
+    eyes = expected[1, 0] - expected[0, 0]
+    assert np.hypot(*(face.landmarks - expected).T).max() < 0.15 * eyes
+    left, top, right, bottom = face.box
+    assert ((face.landmarks > (left, top)) & (face.landmarks < (right, bottom))).all()
+    assert 0.9 < face.score <= 1
+
+
+@pytest.mark.parametrize("degrees", [25, -25, 8, 90, 180, -90])
+def test_a_turned_photo_has_the_same_face(detector, upright, degrees):
+    picture, transform = turned(degrees)
+    (face,) = detector.detect(picture)
+    assert error(face, transform, upright) < 0.03
+    assert face.size == pytest.approx(upright.size, rel=0.1)
+
+
+@pytest.mark.parametrize("degrees", [180, 102, -134])
+def test_a_small_face_that_lies_on_its_side_or_head_is_found(detector, upright, degrees):
+    picture, transform = turned(degrees, 128)
+    (face,) = detector.detect(picture)
+    assert error(face, transform, upright) < 0.1
+
+
+@pytest.mark.parametrize("side", [256, 400, 900, 4000])
+def test_a_scaled_photo_has_the_same_face(detector, upright, side):
+    picture, transform = pasted(side, 0, 0, (side, side))
+    (face,) = detector.detect(picture)
+    assert error(face, transform, upright) < 0.03
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "LA"])
+def test_grey_and_alpha_do_not_move_the_face(detector, upright, mode):
+    (face,) = detector.detect(PHOTO.convert(mode))
+    assert error(face, Similarity(np.eye(2), np.zeros(2)), upright) < 0.03
+
+
+def test_two_faces_are_found_largest_first(detector, upright):
+    picture, second = pasted(400, 500, 90, (950, 520))
+    picture.paste(PHOTO, (0, 0))
+    faces = detector.detect(picture)
+    assert len(faces) == 2
+    assert error(faces[0], Similarity(np.eye(2), np.zeros(2)), upright) < 0.03
+    assert error(faces[1], second, upright) < 0.03
+
+
+@pytest.mark.parametrize("face_side", [40, 25])
+def test_a_small_face_in_a_large_photo_is_found(detector, upright, face_side):
+    picture, transform = pasted(round(512 * face_side / upright.size), 3000, 2000, (4000, 3000))
+    (face,) = detector.detect(picture)
+    assert face.size == pytest.approx(face_side, rel=0.1)
+    assert error(face, transform, upright) < 0.06
+
+
+@pytest.mark.parametrize("side", [180, 1500])
+def test_a_face_that_fills_the_photo_is_found(detector, upright, side):
+    left, top, right, bottom = (round(edge) for edge in upright.box)
+    picture = PHOTO.crop((left, top, right, bottom)).resize((round(side * (right - left) / (bottom - top)), side))
+    (face,) = detector.detect(picture)
+    transform = Similarity(np.eye(2) * side / (bottom - top), -np.array([left, top]) * side / (bottom - top))
+    assert error(face, transform, upright) < 0.06
+
+
+@pytest.mark.parametrize("size", [(9, 8), (300, 200), (1, 400)])
+def test_where_there_is_no_face_none_is_found(detector, size):
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert detector.detect(Image.fromarray(noise)) == []
+    assert detector.detect(Image.new("RGB", size)) == []
+
+
+def test_the_score_that_is_asked_for_is_kept():
+    assert YuNet(score=0.99).detect(PHOTO) == []
+
+
+def test_threads_share_a_detector(detector):
+    pictures = [turned(degrees, side)[0] for degrees, side in ((0, 300), (10, 512), (0, 640), (-20, 410))] * 2
+    alone = [detector.detect(picture) for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(detector.detect, pictures))
+    for one, other in zip(alone, together, strict=True):
+        assert [face.box for face in one] == [face.box for face in other]
+        assert np.array_equal([face.landmarks for face in one], [face.landmarks for face in other])
+
+
+def test_candidates_of_one_face_are_averaged_by_their_squared_scores():
+    faces = [Face((x, 0, x + 80, 90), FRAME + (x, 0), score) for x, score in ((0, 0.5), (5, 1.0), (300, 0.7))]
+    first, second = detection._merged(faces)
+    assert first.landmarks == pytest.approx(FRAME + (4, 0))
+    assert first.box == pytest.approx((4, 0, 84, 90))
+    assert first.score == 1
+    assert second.landmarks == pytest.approx(FRAME + (300, 0))
+
+
+@pytest.mark.parametrize("box", [(10, 20, 40, 80), (10, 20, 10, 80), (40, 20, 10, 80)])
+def test_the_size_is_the_side_of_a_square_as_large_as_the_box(box):
+    assert Face(box, FRAME, 1).size == pytest.approx(1800**0.5 if box[2] > box[0] else 0)
+
+
+def test_without_opencv_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingExtraError, match=r"^cv2 is missing: pip install 'csvae-hub\[align\]'$"):
+        YuNet()
+
+
+def test_the_network_is_the_one_of_opencv_zoo_and_brings_its_licence():
+    assert hashlib.sha256(MODEL.read_bytes()).hexdigest() == (
+        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+    )
+    licence = (MODEL.parent / "LICENSE").read_text(encoding="utf-8")
+    assert "Shenzhen Institute of Artificial Intelligence and Robotics" in licence
+    assert "Permission is hereby granted, free of charge" in licence
+
+
+@pytest.mark.skipif(not CELEBA.is_dir(), reason="needs ../shared/data")
+def test_in_aligned_pictures_the_landmarks_are_near_the_template(detector):
+    found = [detector.detect(Image.open(path)) for path in sorted(CELEBA.iterdir())[::5]]
+    assert len(found) == 60
+    assert sum(map(bool, found)) >= 58
+    errors = [np.hypot(*(faces[0].landmarks - FRAME).T) for faces in found if faces]
+    assert np.median(errors) < 3
+    assert np.median(np.mean(errors, 1)) < 3.3

@@ -1,0 +1,255 @@
+"""The page in a browser, with no network but the machine's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+SWITCHES = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+PHOTO = Path(__file__).resolve().parents[1] / "examples/astronaut-512.png"
+FACE = np.s_[5:200, 130:320]
+"""Where in PHOTO a change may reach."""
+GUARD = """
+import sys
+
+def watch(event, args):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+        place = args[1] if event in ("socket.connect", "socket.sendto") else args
+        host = place[0] if isinstance(place, tuple) else "local file"
+        if host not in ("127.0.0.1", "localhost", "::1", "0.0.0.0", None, "", "local file", b"127.0.0.1", b"localhost"):
+            print("OUTSIDE", event, args, file=sys.stderr, flush=True)
+            raise OSError("no network in this test")
+
+sys.addaudithook(watch)
+from csvae_hub.cli_demo import demo
+demo()
+"""
+
+
+class Server:
+    """`csvae demo` in a process of its own, in which sockets to other machines are refused and noted."""
+
+    def __init__(self, folder):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}/"
+        self.files, self.log = folder / "files", folder / "log"
+        quiet = {"GRADIO_TEMP_DIR": str(self.files), "GRADIO_ANALYTICS_ENABLED": "True", "OMP_NUM_THREADS": "2"}
+        with self.log.open("w") as log:
+            command = [sys.executable, "-c", GUARD, "--port", str(self.port)]
+            self.process = subprocess.Popen(command, env=os.environ | quiet, stdout=log, stderr=log, text=True)
+        deadline = time.monotonic() + 120
+        while self.address not in self.said():
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.1)
+
+    def said(self):
+        return self.log.read_text()
+
+    def kept(self):
+        return [path for path in self.files.rglob("*") if path.is_file()]
+
+    def end(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    running = Server(tmp_path_factory.mktemp("demo"))
+    try:
+        yield running
+    finally:
+        running.end()
+    assert running.kept() == []
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(server, browser):
+    """The page as it opens, with the example photo; asked of no other host all the while."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    hosts = set()
+    opened.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    opened.goto(server.address)
+    opened.wait_for_selector("#compare img", timeout=60_000)
+    yield opened
+    opened.close()
+    assert hosts - {None} == {"127.0.0.1"}
+
+
+SOURCES = "() => [...document.querySelectorAll('#compare img, #plane img')].map(image => image.src)"
+
+
+def pictures(page):
+    """Before, after and the plane, as the page shows them."""
+    return [
+        np.asarray(Image.open(BytesIO(page.request.get(url).body())).convert("RGB")).astype(int)
+        for url in page.evaluate(SOURCES)
+    ]
+
+
+def after(page, act):
+    """What is shown after the page has answered to something."""
+    old = page.evaluate(SOURCES)
+    act()
+    page.wait_for_function(f"old => ({SOURCES})()[1] !== old[1]", arg=old, timeout=20_000)
+    return pictures(page)
+
+
+def slider(page, name):
+    return page.get_by_role("slider", name=f"range slider for {name}")
+
+
+def open_photo(page, path):
+    def choose():
+        page.click("#photo button[aria-label='Remove Image']")
+        page.set_input_files("#photo input[type=file]", path)
+
+    return choose
+
+
+def download(page):
+    with page.expect_download() as found:
+        page.click("#download")
+    return found.value.suggested_filename, Image.open(found.value.path())
+
+
+def click_plane(page, x, y):
+    box = page.locator("#plane img").bounding_box()
+    return lambda: page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+
+def test_photo_is_uploaded_changed_and_downloaded(page, server):
+    page.click("#photo button[aria-label='Remove Image']")
+    page.wait_for_selector("#compare img", state="detached")
+    page.set_input_files("#photo input[type=file]", PHOTO)
+    page.wait_for_selector("#compare img")
+    before, same, _ = pictures(page)
+    assert np.array_equal(before, same)
+    for name, value in (("Smiling", "-0.3"), ("Eyeglasses", "1.3")):
+        _, moved, _ = after(page, lambda name=name, value=value: slider(page, name).fill(value))
+        assert abs(moved - same).max() > 20
+        same = moved
+    page.wait_for_function("() => document.querySelector('#shown input').value === 'Eyeglasses'")
+    page.wait_for_timeout(600)  # the plane of what was moved last follows
+    plane = pictures(page)[2]
+    _, picked, ring = after(page, click_plane(page, 0.1, 0.9))
+    assert abs(picked - same).max() > 20
+    assert abs(ring - plane)[400:470, 10:90].max() > 100
+    assert float(slider(page, "Eyeglasses").input_value()) < 0.5
+    name, result = download(page)
+    assert name == "astronaut-512-edited.png"
+    original = np.asarray(Image.open(PHOTO).convert("RGB")).astype(int)
+    change = abs(np.asarray(result).astype(int) - original)
+    assert change.shape == original.shape
+    assert change[FACE].max() > 20
+    change[FACE] = 0
+    assert not change.any()
+    before, reset, _ = after(page, lambda: page.click("#reset"))
+    assert np.array_equal(before, reset)
+
+
+def test_plane_that_is_chosen_is_shown(page):
+    _, first, plane = pictures(page)
+    url = page.evaluate(SOURCES)[2]
+    page.click("#shown input")
+    page.get_by_role("option", name="Wearing hat").click()
+    page.wait_for_function(f"old => ({SOURCES})()[2] !== old", arg=url)
+    assert abs(pictures(page)[2] - plane).max() > 50
+    _, changed, _ = after(page, click_plane(page, 0.9, 0.1))
+    assert abs(changed - first).max() > 20
+
+
+def test_close_up_and_detail_change_what_is_shown(page):
+    _, close, _ = pictures(page)
+    _, whole, _ = after(page, lambda: page.click("#close-up input"))
+    assert whole.shape == (512, 512, 3)
+    assert close.shape[0] < 300
+    after(page, lambda: slider(page, "Smiling").fill("0.5"))
+    kept = pictures(page)[1]
+    _, decoded, _ = after(page, lambda: page.click("#detail input"))
+    assert abs(decoded - kept)[FACE].mean() > 1
+
+
+def test_face_is_chosen_among_several(page, tmp_path):
+    photo = Image.open(PHOTO).convert("RGB")
+    both = Image.new("RGB", (900, 512), "grey")
+    both.paste(photo, (0, 0))
+    both.paste(photo.resize((380, 380)), (516, 60))
+    both.save(tmp_path / "both.png")
+    after(page, open_photo(page, tmp_path / "both.png"))
+    faces = page.locator("#faces .thumbnail-item")
+    faces.nth(1).wait_for()
+    assert faces.count() == 2
+    after(page, lambda: slider(page, "Smiling").fill("-0.3"))
+    after(page, lambda: faces.nth(1).click())
+    after(page, lambda: slider(page, "Eyeglasses").fill("1.5"))
+    result = np.asarray(download(page)[1]).astype(int)
+    change = abs(result - np.asarray(both)).max(-1)
+    assert change[:, :500].max() > 20
+    assert change[:, 516:].max() > 20
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (Image.new("RGB", (300, 200), "green"), "no face found in this photo of 300×200 pixels"),
+        ("no photo at all", "expected a photo (JPEG, PNG, WebP, …), got something else"),
+    ],
+)
+def test_what_cannot_be_edited_is_said_in_the_librarys_words(page, tmp_path, content, words):
+    path = tmp_path / "wrong.png"
+    path.write_text(content) if isinstance(content, str) else content.save(path)
+    open_photo(page, path)()
+    page.get_by_text(words).first.wait_for()
+    assert "Traceback" not in page.content()
+    page.wait_for_selector("#compare img", state="detached")
+    assert page.locator("#download").is_disabled()
+    page.click("#example")
+    page.wait_for_selector("#compare img")
+    assert page.locator("#download").is_enabled()
+
+
+def test_too_large_a_file_is_refused(page, tmp_path):
+    (tmp_path / "large.png").write_bytes(bytes(21 * 2**20))
+    open_photo(page, tmp_path / "large.png")()
+    page.get_by_text("exceed the maximum allowed size of 20").first.wait_for()
+
+
+def test_server_asks_no_other_machine_and_listens_to_this_one_only(page, server):
+    after(page, lambda: slider(page, "Young").fill("1.2"))
+    assert "OUTSIDE" not in server.said()
+    assert "Traceback" not in server.said()
+    assert server.kept()
+    listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line}
+    assert f"0100007F:{server.port:04X}" in listening
+    assert f"00000000:{server.port:04X}" not in listening
