@@ -326,7 +326,7 @@ def _open(path: str | os.PathLike[str]) -> Image.Image:
         got = "a folder: give the files in it" if path.is_dir() else "nothing there: check the name and the folder"
         raise ImageError(f"{path}: expected a picture file, got {got}")
     try:
-        with Image.open(path) as picture:
+        with path.open("rb") as file, Image.open(file) as picture:  # by its path, Pillow garbles turned TIFFs
             return _upright_8_bit(picture)
     except Image.UnidentifiedImageError as error:
         with path.open("rb") as file:

@@ -156,11 +156,12 @@ def test_photo_is_uploaded_changed_and_downloaded(page, server):
     before, same, _ = pictures(page)
     assert np.array_equal(before, same)
     for name, value in (("Smiling", "-0.3"), ("Eyeglasses", "1.3")):
+        old = page.evaluate(SOURCES)[2]
         _, moved, _ = after(page, lambda name=name, value=value: slider(page, name).fill(value))
         assert abs(moved - same).max() > 20
+        page.wait_for_function(f"old => ({SOURCES})()[2] !== old", arg=old)  # the plane of what was moved follows
+        assert page.input_value("#shown input") == name
         same = moved
-    page.wait_for_function("() => document.querySelector('#shown input').value === 'Eyeglasses'")
-    page.wait_for_timeout(600)  # the plane of what was moved last follows
     plane = pictures(page)[2]
     _, picked, ring = after(page, click_plane(page, 0.1, 0.9))
     assert abs(picked - same).max() > 20

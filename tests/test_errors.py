@@ -53,6 +53,8 @@ def test_require_names_the_package_that_another_one_lacks(tmp_path, monkeypatch)
     ("error", "base"),
     [
         (errors.ImageError, ValueError),
+        (errors.FaceError, errors.ImageError),
+        (errors.NoFaceError, errors.FaceError),
         (errors.UnknownAttributeError, ValueError),
         (errors.ConfigError, ValueError),
         (errors.DataError, ValueError),

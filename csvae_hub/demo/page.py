@@ -4,6 +4,7 @@
 import functools
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +62,10 @@ def start(page: "gradio.Blocks", host: str | None = "127.0.0.1", port: int | Non
         browser: open the page in a browser.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is taken, or the address is none of this machine's.
     """
+    if host is not None and port is not None:
+        _check_free(host, port)
     page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
     _, address, _ = page.launch(
         server_name=host,
@@ -237,6 +240,16 @@ def _connect(parts: Parts, editors: Editors) -> None:
     live([p.faces.select], choose, [p.sitting], everything)
     live([p.reset.click], take_back, [p.sitting], everything)
     on([p.download.click], save, [p.sitting], [p.file], show_progress_on=p.download).then(None, js=FETCH)
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OSError(f"can't listen on {host}, port {port} ({reason}): give another port or host") from error
 
 
 def _path(payload: Any) -> str | None:

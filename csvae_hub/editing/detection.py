@@ -31,8 +31,6 @@ SURE = 0.93
 _FACE = np.array(CELEBA_LANDMARKS) - np.mean(CELEBA_LANDMARKS, axis=0)
 _UPRIGHT_FACE = _FACE / (_FACE[1, 0] - _FACE[0, 0])
 """Landmarks around their mean, with the eyes 1 apart."""
-_FAR = 1e6
-"""YuNet gives numbers beyond all sense where a picture is a sliver."""
 _SAME = 0.5
 """Candidates of which the landmarks' means are nearer than this, in distances of the eyes, are the same face."""
 
@@ -169,14 +167,13 @@ class YuNet:
         with self._lock:
             self._network.setInputSize(image.size)
             _, rows = self._network.detect(pixels)
-        if rows is None:
-            return []
-        rows = rows[(np.abs(rows) < _FAR).all(1)].astype(np.float64)
-        return [
-            _face(row)
-            for row in rows
-            if (0 < row[4:14:2].mean() < image.width and 0 < row[5:14:2].mean() < image.height)
-        ]
+        return [] if rows is None else _faces(rows, image.size)
+
+
+def _faces(rows: NDArray[np.float32], size: tuple[int, int]) -> list[Face]:
+    """Rows of YuNet for an image of a size, but those beyond all sense, which it gives where an image is a sliver."""
+    reach = 2 * max(size)
+    return [_face(row) for row in rows.astype(np.float64) if (np.abs(row) < reach).all()]
 
 
 def _face(row: NDArray[np.float64]) -> Face:

@@ -100,7 +100,7 @@ def logistic_probe(train_x: Tensor, train_y: NDArray[np.float32], test_x: Tensor
         for column, y in enumerate(train_y.T):
             known = ~np.isnan(y)
             if len(np.unique(y[known])) == 2:
-                probe = linear_model.LogisticRegression(max_iter=2000)
+                probe = linear_model.LogisticRegression(solver="newton-cholesky", max_iter=200)
                 probe.fit(train_x[group].numpy()[known], y[known])
                 scores[group, :, column] = probe.decision_function(test_x[group].numpy())
     return scores

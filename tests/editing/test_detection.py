@@ -57,7 +57,7 @@ def error(face, transform, upright):
 
 
 def test_the_landmarks_are_in_the_order_of_the_template_and_where_the_example_has_them(detector):
-    aligned = Image.open(ROOT / "examples/astronaut.png").convert("RGB")  # cut to the crop by landmarks put by hand
+    aligned = Image.open(ROOT / "examples/astronaut.png").convert("RGB")  # cut to the crop by five landmarks
     (face,) = detector.detect(aligned)
     expected = (FRAME - (15, 35)) * aligned.width / 148
     eyes = expected[1, 0] - expected[0, 0]
@@ -126,6 +126,17 @@ def test_where_there_is_no_face_none_is_found(detector, size):
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     assert detector.detect(Image.fromarray(noise)) == []
     assert detector.detect(Image.new("RGB", size)) == []
+
+
+@pytest.mark.parametrize("wild", [np.inf, -np.inf, np.nan, 1e33, -900])
+@pytest.mark.parametrize("column", [0, 3, 13])
+def test_answers_beyond_all_sense_are_no_faces(column, wild):
+    good = np.array([10, 20, 80, 90, *FRAME.ravel(), 0.9], dtype=np.float32)
+    bad = good.copy()
+    bad[column] = wild
+    (face,) = detection._faces(np.stack([bad, good]), (178, 218))
+    assert face.box == (10, 20, 90, 110)
+    assert face.landmarks == pytest.approx(FRAME, rel=1e-6)
 
 
 def test_the_score_that_is_asked_for_is_kept():
