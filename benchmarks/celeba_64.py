@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 from csvae_hub import hub
+from csvae_hub.card import CARD, make_card, with_results
 from csvae_hub.data import AttributeData, load_data
 from csvae_hub.evaluation import (
     AttributeClassifier,
@@ -62,6 +64,7 @@ def main() -> None:
     result = evaluate(model, *splits, judge, progress=lambda line: print(line, flush=True))
     result["command"] = "csvae eval celeba-64 --data FOLDER --judge runs/judge -o evaluation.json"
     hub.write_json(arguments.weights / "evaluation.json", result)
+    renew_card(arguments.weights / CARD, result)
     print(markdown_table(result))
     valid = {
         "command": "python benchmarks/celeba_64.py --data FOLDER",
@@ -71,6 +74,13 @@ def main() -> None:
     }
     hub.write_json(ROOT / "docs/results/celeba-64-valid.json", valid)
     draw(model, arguments.weights / "samples.png", ROOT / "docs/images/edits.png")
+
+
+def renew_card(path: Path, evaluation: dict[str, Any]) -> None:
+    """Puts the figures into a card; what is said of them in words stays, and is to be read again."""
+    with replacing(path) as temporary:
+        card = path.read_text(encoding="utf-8") if path.is_file() else make_card(path.parent, path.parent.name)
+        temporary.write_text(with_results(card, evaluation, path.parent.name), encoding="utf-8")
 
 
 def load_judge(folder: Path, data: AttributeData) -> AttributeClassifier:

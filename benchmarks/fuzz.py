@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -246,18 +247,20 @@ def main() -> None:
     outcomes: Counter[str] = Counter()
     findings: list[dict[str, Any]] = []
     slowest = largest = Verdict(-1, "", "")
+    one_at_a_time = Lock()
     with ThreadPoolExecutor(arguments.workers) as pool:
 
         def follow(share: Iterable[int]) -> None:
             nonlocal slowest, largest
             for verdict in Worker(arguments.seed).judge(share):
-                outcomes[verdict.outcome] += 1
-                slowest = max(slowest, verdict, key=lambda v: v.seconds)
-                largest = max(largest, verdict, key=lambda v: v.growth)
-                if verdict.finding:
-                    findings.append(asdict(verdict))
-                if verdict.finding or arguments.only is not None:
-                    print(json.dumps(asdict(verdict)), flush=True)
+                with one_at_a_time:
+                    outcomes[verdict.outcome] += 1
+                    slowest = max(slowest, verdict, key=lambda v: v.seconds)
+                    largest = max(largest, verdict, key=lambda v: v.growth)
+                    if verdict.finding:
+                        findings.append(asdict(verdict))
+                    if verdict.finding or arguments.only is not None:
+                        print(json.dumps(asdict(verdict)), flush=True)
 
         list(pool.map(follow, shares))
     result = {

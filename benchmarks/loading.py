@@ -3,11 +3,12 @@
     python benchmarks/loading.py -o docs/results/loading.json
 
 The least is to read the file and to build the modules on the meta device. Every part is timed in processes of its own,
-in turns, the file in the system's cache, on one thread; medians are kept. Reading is `load_file` with its bytes read
-into memory; building is timed for the first time in a process, when torch imports what the meta device needs, and
-again. Loading includes the search for NaN. Packaged weights are float16 and loading makes float32 of them, so the same
-weights stored as float32 are timed too. Seconds are of the processor, since a busy machine stretches those of the wall,
-which are given beside. Linux only: memory is what /proc says of the process at most, less what it had before.
+in turns, the file in the system's cache, on one thread. A ratio is taken within each turn, and the median of all turns
+is kept. Reading is `load_file` with its bytes read into memory; building is timed for the first time in a process, when
+torch imports what the meta device needs, and again. Loading is timed for the first time, and includes the search for
+NaN. Packaged weights are float16 and loading makes float32 of them, so the same weights stored as float32 are timed
+too. Seconds are of the processor, since a busy machine stretches those of the wall, which are given beside. Linux only:
+memory is what /proc says of the process at most, less what it had before, the code that first runs then included.
 """
 
 from __future__ import annotations
@@ -90,19 +91,23 @@ def summary(folder: Path, wide: Path, rounds: int) -> dict[str, object]:
         for part, results in seen.items()
     }
     size = 4 * numbers(folder)
-    ratios = {
-        f"load_over_read_and_{name}_build{kind.replace(' ', '_')}": medians[f"load{kind}"]["seconds"]
-        / (medians[f"read{kind}"]["seconds"] + medians["build"][key])
-        for kind in ("", " float32")
-        for name, key in (("first", "seconds"), ("later", "again"))
-    }
     return {
         "medians": medians,
-        **ratios,
+        **{
+            f"load_over_read_and_{name}_build{kind.replace(' ', '_')}": ratio(seen, kind, key)
+            for kind in ("", " float32")
+            for name, key in (("first", "seconds"), ("later", "again"))
+        },
         "model_bytes": size,
         "peak_over_model": medians["load"]["peak_bytes"] / size,
         "peak_over_model_float32_file": medians["load float32"]["peak_bytes"] / size,
     }
+
+
+def ratio(seen: dict[str, list[dict[str, float]]], kind: str, build: str) -> float:
+    """Loading by the least, which takes the first build of a process or a later one: the median over the turns."""
+    turns = zip(seen[f"load{kind}"], seen[f"read{kind}"], seen["build"], strict=True)
+    return statistics.median(load["seconds"] / (read["seconds"] + least[build]) for load, read, least in turns)
 
 
 def numbers(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -28,14 +29,15 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
         ConfigError: an unknown key, a missing key or a value of the wrong type; the field is named.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or cls.__name__}: expected an object of named fields, got {type(values).__name__}")
+        place = shortened(where) or cls.__name__
+        raise ConfigError(f"{place}: expected an object of named fields, got {type(values).__name__}")
     mapping = typing.cast("Mapping[Any, Any]", values)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
     for key in mapping:
         if key not in fields:
             name = f"{where}.{key}" if where else str(key)
             remedy = did_you_mean(str(key), fields) or " remove it."
-            raise ConfigError(f"unknown key {name!r}:{remedy} Known here: {', '.join(fields)}")
+            raise ConfigError(f"unknown key {shown(name)}:{remedy} Known here: {', '.join(fields)}")
     hints = typing.get_type_hints(cls)
     arguments: dict[str, Any] = {}
     for name, f in fields.items():
@@ -43,7 +45,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
         if name in mapping:
             arguments[name] = _convert(hints[name], mapping[name], path)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"missing key {path!r}: {cls.__name__} can't do without it")
+            raise ConfigError(f"missing key {shown(path)}: {cls.__name__} can't do without it")
     return cls(**arguments)
 
 
@@ -80,32 +82,56 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return value if isinstance(value, typing.cast(type, hint)) else from_dict(typing.cast(Any, hint), value, path)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{path}: expected a list, got {value!r}")
+            raise ConfigError(f"{shortened(path)}: expected a list, got {shown(value)}")
         values = typing.cast("list[Any]", value)
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_convert(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(values))
         if len(values) != len(arguments):
-            raise ConfigError(f"{path}: expected {len(arguments)} values, got {len(values)}")
+            raise ConfigError(f"{shortened(path)}: expected {len(arguments)} values, got {len(values)}")
         return tuple(_convert(a, v, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, values, strict=True)))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{path}: expected an object of named fields, got {value!r}")
+            raise ConfigError(f"{shortened(path)}: expected an object of named fields, got {shown(value)}")
         mapping = typing.cast("Mapping[Any, Any]", value)
         return {str(k): _convert(arguments[1], v, f"{path}.{k}") for k, v in mapping.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
         except OverflowError:
-            raise ConfigError(f"{path}: expected a float, got a whole number of {value.bit_length()} bits") from None
+            got = f"a whole number of {value.bit_length()} bits"
+            raise ConfigError(f"{shortened(path)}: expected a float, got {got}") from None
     if isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
-    raise ConfigError(f"{path}: expected {hint.__name__}, got {value!r}")
+    raise ConfigError(f"{shortened(path)}: expected {hint.__name__}, got {shown(value)}")
 
 
 def check(condition: bool, field_name: str, expected: str, got: object) -> None:
     """Raises `ConfigError` naming the field, what was expected and what came, unless the condition holds."""
     if not condition:
-        raise ConfigError(f"{field_name}: expected {expected}, got {got!r}")
+        raise ConfigError(f"{shortened(field_name)}: expected {shortened(expected, 1000)}, got {shown(got)}")
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 200, 200, 100
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 20
+
+
+def shown(value: object) -> str:
+    """The repr of a value for an error, at most 300 characters of it: a stranger's file may hold megabytes.
+
+    >>> shown("Smiling"), len(shown("a" * 10**6))
+    ("'Smiling'", 200)
+    """
+    return shortened(_REPR.repr(value))
+
+
+def shortened(text: str, most: int = 300) -> str:
+    """A text, or its beginning where it is long.
+
+    >>> shortened("a name"), shortened("a name", 3)
+    ('a name', 'a n…')
+    """
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 @dataclass(frozen=True)

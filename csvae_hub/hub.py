@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch import contiguous_format as contiguous
 
-from csvae_hub.config import FORMAT_VERSION
+from csvae_hub.config import FORMAT_VERSION, shown
 from csvae_hub.errors import (
     CorruptWeightsError,
     HubError,
@@ -247,11 +247,11 @@ def _check_format_version(config: Mapping[str, Any], path: Path) -> None:
     version = config.get("format_version")
     if type(version) is not int or version < 1:
         raise CorruptWeightsError(
-            f"{path}: format_version: expected a whole number from 1 to {FORMAT_VERSION}, got {version!r}."
+            f"{path}: format_version: expected a whole number from 1 to {FORMAT_VERSION}, got {shown(version)}."
             " Is this a config.json of csvae-hub?"
         )
     if version > FORMAT_VERSION:
         raise WeightsVersionError(
-            f"{path}: format_version {version} is newer than this library, which reads up to {FORMAT_VERSION}:"
+            f"{path}: format_version {shown(version)} is newer than this library, which reads up to {FORMAT_VERSION}:"
             " pip install --upgrade csvae-hub"
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import runpy
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.errors import CardError, UnsafeWeightsError
 from csvae_hub.models import create_model, list_models
 
+ROOT = Path(__file__).resolve().parents[1]
 CELEBA = hub.PACKAGED / "celeba-64"
 FIELDS = {"license": "other", "license_name": "mine", "license_link": "https://example.org/x", "datasets": ["me/faces"]}
 
@@ -67,6 +69,8 @@ def test_the_text_has_the_three_lines_the_picture_the_licence_and_the_limits(fac
     change = hub.read_json(faces / "evaluation.json")["attribute_change"]["attributes"]
     for name in hub.read_json(faces / "config.json")["attributes"]:
         assert f"| {name} | {100 * change[name]['to_present']['wished']:.1f} % |" in text
+    assert "| celeba-64-edits | 26,578 | 9 | 64 | 0.0004 | bfloat16 | 0 | cpu | 23 |" in text
+    assert "| backbone | `conv`, width 32, depth 1, features 512, film |" in text
     assert ("Black_Hair to present" in text) == (change["Black_Hair"]["to_present"]["wished"] < 0.75)
 
 
@@ -145,16 +149,54 @@ def test_every_model_has_a_description():
     assert set(CLASSES) == set(list_models())
 
 
-def test_the_packaged_card_says_what_was_measured():
-    text = (CELEBA / "README.md").read_text(encoding="utf-8")
-    card = ModelCard(text)
+def test_a_new_evaluation_renews_front_matter_and_tables_and_leaves_the_words(faces):
+    before = make_card(faces, "me/faces-64", FIELDS) + "\n## Thanks\n\nTo all.\n"
+    evaluation = hub.read_json(faces / "evaluation.json")
+    evaluation["attribute_change"]["wished"] = 0.12345
+    evaluation["attribute_change"]["attributes"]["Smiling"]["to_absent"]["wished"] = 0.5
+    evaluation["leakage"] = {}
+    after = with_results(before, evaluation, "faces-64")
+    values = {result.metric_name: result.metric_value for result in ModelCard(after).data.eval_results}
+    assert values["Edits that a separate classifier takes for the wished class, mean"] == 0.1235
+    assert "| Edits that a separate classifier takes for the wished class, mean | 12.3 % |" in after
+    assert "| Smiling | 100.0 % | 50.0 % | 0.034 | 0.028 |" in after
+    assert "| attribute | accuracy of the classifier |" in after
+    for kept in ("# faces-64\n", "## How it was made\n", "## Thanks\n\nTo all.\n"):
+        assert kept in after
+    assert with_results(after, evaluation, "faces-64") == after
+    assert with_results(after, hub.read_json(faces / "evaluation.json"), "faces-64") == with_results(
+        before, hub.read_json(faces / "evaluation.json"), "faces-64"
+    )
+
+
+def test_the_script_that_makes_the_packaged_weights_renews_their_card(faces):
+    renew_card = runpy.run_path(str(ROOT / "benchmarks/celeba_64.py"))["renew_card"]
+    evaluation = hub.read_json(faces / "evaluation.json")
+    renew_card(faces / "README.md", evaluation)  # there was none
+    assert "# faces\n" in (faces / "README.md").read_text(encoding="utf-8")
+    evaluation["reconstruction"]["psnr"] = 12.0
+    (faces / "README.md").write_text((CELEBA / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    renew_card(faces / "README.md", evaluation)
+    card = ModelCard.load(faces / "README.md")
+    assert card.data.eval_results[1].metric_value == 12
+    assert "| Reconstruction, PSNR in dB | 12 |" in card.text
+    assert "**The test split is not untouched.**" in card.text
+
+
+@pytest.fixture
+def packaged():
+    return (CELEBA / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_packaged_card_says_what_was_measured(packaged):
+    card = ModelCard(packaged)
     assert (card.data.library_name, card.data.pipeline_tag, card.data.license) == (
         "csvae-hub",
         "image-to-image",
         "other",
     )
     assert card.data.license_link.startswith("https://")
-    assert with_results(text, json.loads((CELEBA / "evaluation.json").read_text()), "celeba-64") == text
+    assert with_results(packaged, hub.read_json(CELEBA / "evaluation.json"), "celeba-64") == packaged
     for words in (
         "csvae_hub import CSVAE",
         "(samples.png)",
@@ -163,3 +205,28 @@ def test_the_packaged_card_says_what_was_measured():
         "Not for",
     ):
         assert words in card.text
+    assert card.text.index("## Limits and bias") < card.text.index("## Measured")
+
+
+def test_what_the_packaged_card_says_of_its_goals_is_what_was_measured(packaged):
+    evaluation = hub.read_json(CELEBA / "evaluation.json")
+    change, leakage = evaluation["attribute_change"], evaluation["leakage"]
+    directions = [[to["wished"] for to in both.values()] for both in change["attributes"].values()]
+    worst = min(sum(both) / 2 for both in directions)
+    error = evaluation["reconstruction"]["mse"]
+    goals = {
+        "mean squared error": (f"{error:.4f}", error <= 0.0080),
+        "wished class, worst attribute": (f"{100 * worst:.1f} %", worst >= 0.75),
+        "wished class, mean": (f"{100 * change['wished']:.1f} %", change["wished"] >= 0.9),
+        "wished class, worst direction": (f"{100 * change['worst']:.1f} %", change["worst"] >= 0.75),
+        "other attributes, mean change": (f"{change['others']:.3f}", change["others"] <= 0.1),
+    }
+    for probe, words in (("logistic", "z, logistic probe: mean, worst"), ("mlp", "z, MLP probe: mean, worst")):
+        found = leakage["z"][probe]
+        goals[words] = (f"{found['mean']:.3f}, {found['max']:.3f}", found["mean"] <= 0.6 and found["max"] <= 0.65)
+    for kind, words in (("w_own_labelled", "w, y given: mean, worst"), ("w_own", "w, y inferred: mean, worst")):
+        found = leakage[kind]["mlp"]
+        goals[words] = (f"{found['mean']:.3f}, {found['min']:.3f}", found["min"] >= 0.95)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in packaged.splitlines()]
+    said = {row[0]: (row[2].partition(" (")[0], "missed" not in row[3]) for row in rows if len(row) == 4}
+    assert {name: said[name] for name in goals} == goals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, dataclass
 
 import pytest
@@ -13,6 +14,7 @@ from csvae_hub.config import (
     LikelihoodConfig,
     ModelConfig,
     from_dict,
+    shown,
     to_dict,
 )
 from csvae_hub.errors import ConfigError
@@ -165,3 +167,37 @@ def test_an_attribute_without_a_prior_takes_the_default():
 def test_configs_are_frozen():
     with pytest.raises(FrozenInstanceError):
         ModelConfig(attributes=NAMES).z_dim = 3  # type: ignore[misc]
+
+
+LONG = "x" * 1_000_000
+HUGE_VALUES = {
+    "a text": {"model": LONG, "z_dim": LONG},
+    "a key": {LONG: 1},
+    "a nested key": {"backbone": {LONG: 1}},
+    "a key of a mapping": {"priors": {LONG: 1}},
+    "a prior of nobody": {"priors": {LONG: {}}},
+    "many names": {"attributes": [f"{i}" for i in range(100_000)]},
+    "names twice": {"attributes": ["a"] * 4000},
+    "a name twice": {"attributes": [LONG, LONG]},
+    "names beside a prior": {"attributes": [LONG], "priors": {"Hat": {}}},
+    "a list": {"z_dim": [0] * 1_000_000},
+    "lists in lists": {"z_dim": [[[["a" * 1000] * 100] * 100] * 100] * 100},
+    "a mapping": {"z_dim": {f"{i}": LONG for i in range(100)}},
+    "a whole number": {"z_dim": 10**4000},
+    "a package": {"backbone": {"package": LONG}},
+    "a likelihood": {"likelihood": {"name": LONG}},
+}
+
+
+@pytest.mark.parametrize("kind", list(HUGE_VALUES))
+def test_what_an_error_says_of_a_huge_value_is_short(kind):
+    with pytest.raises(ConfigError) as caught:
+        from_dict(ModelConfig, {"attributes": NAMES, **HUGE_VALUES[kind]})
+    assert len(str(caught.value)) < 1700
+    assert re.match(r"[\w.…]+: expected |unknown key '(backbone\.)?xxx", str(caught.value))
+
+
+def test_what_an_error_says_of_an_ordinary_value_is_all_of_it():
+    for value in ("Smiling", (3, 64, 48), 0.5, ["a", {"b": None}], -7, LikelihoodConfig()):
+        assert shown(value) == repr(value)
+    assert shown("a" * 1000).startswith("'aaa")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -85,6 +86,22 @@ def run(command, folder):
     environment = {**os.environ, "CSVAE_HUB_CACHE": str(folder / "cache"), "ACCELERATE_USE_CPU": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("page", "quoted"),
+    [("CONTRIBUTING.md", {"csvae_mixer.py", "pyproject.toml"}), ("docs/backbones.md", {"pyproject.toml"})],
+)
+def test_what_the_docs_quote_of_it_is_what_it_says(page, quoted):
+    sources = {
+        path.name: path.read_text(encoding="utf-8") for path in (ROOT / "examples/plugin").iterdir() if path.is_file()
+    }
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:python|toml)\n(.*?)```", text.partition("## As a package")[2] or text, re.DOTALL)
+    found = {name for block in blocks for name, source in sources.items() if block in source}
+    assert found == quoted
+    if "csvae_mixer.py" in quoted:
+        assert sources["csvae_mixer.py"] in blocks
 
 
 def test_its_own_test_passes(python, tmp_path):

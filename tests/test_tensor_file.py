@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from csvae_hub.errors import CorruptWeightsError, NonFiniteWeightsError
-from csvae_hub.tensor_file import MAX_HEADER, TensorFile
+from csvae_hub.tensor_file import BLOCK, HUGE, MAX_HEADER, TensorFile
 
 STATE = {"b.weight": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3), "half": torch.ones(4).half()}
 
@@ -45,7 +48,9 @@ def test_tensors_are_read_by_name_in_the_type_asked_for(path):
         assert torch.equal(read["b.weight"], STATE["b.weight"])
 
 
-@pytest.mark.parametrize("state", [{"b.weight": torch.ones(9)}, {"c": torch.ones(1)}, None])
+@pytest.mark.parametrize(
+    "state", [{"b.weight": torch.ones(9)}, {"c": torch.ones(1)}, {**STATE, "b.weight": torch.ones(3, 2)}, None]
+)
 def test_a_file_that_is_replaced_meanwhile_is_named(path, state):
     file = TensorFile(path)
     path.unlink()
@@ -53,6 +58,91 @@ def test_a_file_that_is_replaced_meanwhile_is_named(path, state):
         save_file(state, path)
     with pytest.raises(CorruptWeightsError, match="is truncated or corrupt"):
         file.read(["b.weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_file_that_is_cut_off_while_it_is_read_is_named(path, monkeypatch, dtype):
+    save_file({"a": torch.ones(4, dtype=dtype), "b": torch.ones(99_999, dtype=dtype)}, path)
+    size = path.stat().st_size
+    monkeypatch.setattr("csvae_hub.tensor_file._finite", lambda tensor: os.truncate(path, size - 1) is None)
+    with pytest.raises(CorruptWeightsError, match=rf"got {size} bytes \(it is cut off\)"):
+        TensorFile(path).read(["a", "b"], dtypes={"a": torch.float32, "b": torch.float32})
+
+
+# -- blocks and memory ------------------------------------------------------------------------------------------------
+
+SIZES = {"one": 1, "none": 0, "block": BLOCK // 2, "more": BLOCK // 2 + 3, "large": 5 * BLOCK + 7}
+
+
+def many(dtype):
+    """Tensors of a block, of none and of more, in a file of which every number is known."""
+    torch.manual_seed(0)
+    floats = {name: torch.randn(size).to(dtype) for name, size in SIZES.items()}
+    return {**floats, "whole": torch.arange(2 * BLOCK), "yes": torch.tensor([True, False]), "scalar": torch.ones(())}
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("asked", [None, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_blocks_and_types_give_what_torch_gives(tmp_path, monkeypatch, stored, asked, platform):
+    state = many(stored)
+    save_file(state, tmp_path / "model.safetensors")
+    monkeypatch.setattr("sys.platform", platform)
+    file = TensorFile(tmp_path / "model.safetensors")
+    dtypes = {k: (asked or v.dtype) if v.is_floating_point() else v.dtype for k, v in state.items()}
+    read = file.read(reversed(state), dtypes=dtypes)
+    assert list(read) == list(reversed(state))
+    for name, tensor in state.items():
+        assert read[name].dtype == dtypes[name]
+        assert torch.equal(read[name], tensor.to(dtypes[name]))
+        assert torch.equal(file.read([name])[name], tensor)
+
+
+def test_a_machine_of_the_other_byte_order_swaps_the_bytes(tmp_path, monkeypatch):
+    state = many(torch.float16)
+    swapped = {k: v.view(-1).view(torch.uint8).view(-1, v.itemsize).flip(1).flatten().clone() for k, v in state.items()}
+    save_file({k: v.clone().flatten() for k, v in state.items()}, tmp_path / "model.safetensors")
+    data = bytearray((tmp_path / "model.safetensors").read_bytes())
+    file = TensorFile(tmp_path / "model.safetensors")
+    for name, start in file._starts.items():
+        data[start : start + swapped[name].numel()] = swapped[name].numpy().tobytes()
+    (tmp_path / "model.safetensors").write_bytes(data)
+    monkeypatch.setattr("sys.byteorder", "big")
+    read = file.read(state, dtypes={**file.dtypes, "large": torch.float32})
+    assert all(torch.equal(read[name], tensor.flatten().to(read[name].dtype)) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("advice", [None, 12345])
+def test_tensors_in_one_piece_of_memory_are_apart_and_begin_as_torch_s_do(path, monkeypatch, advice):
+    if advice is not None:  # a system that has no large pages
+        monkeypatch.setattr("mmap.MADV_HUGEPAGE", advice, raising=False)
+    state = many(torch.float16)
+    save_file(state, path)
+    file = TensorFile(path)
+    read = file.read(state, dtypes={**file.dtypes, **dict.fromkeys(SIZES, torch.float64)})
+    assert sum(tensor.nbytes for tensor in read.values()) > 2 * HUGE
+    assert not any(tensor.data_ptr() % 64 for tensor in read.values())
+    for name in read:
+        before = {other: tensor.clone() for other, tensor in read.items() if other != name}
+        read[name].fill_(1)
+        assert all(torch.equal(read[other], tensor) for other, tensor in before.items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says how much memory a process used at most")
+@pytest.mark.parametrize("stored", [torch.float16, torch.float32])
+def test_numbers_are_in_memory_once(path, stored):
+    state = {"a": torch.ones(10_000_000, dtype=stored), "b": torch.ones(1000, dtype=stored)}
+    save_file(state, path)
+    file = TensorFile(path)
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
+    before = resident("VmRSS")
+    read = file.read(state, dtypes=dict.fromkeys(state, torch.float32))
+    assert resident("VmHWM") - before < 1.15 * sum(tensor.nbytes for tensor in read.values())
+
+
+def resident(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
 HEADERS = {

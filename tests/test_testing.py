@@ -49,6 +49,15 @@ def test_constants_beside_the_state_are_allowed():
     assert check_backbone(Scaled, image_sizes=[16]) == [(1, 16, 16), (3, 16, 16), (5,)]
 
 
+def test_a_norm_of_the_inputs_is_allowed():
+    class Normed(Lines):
+        def decode(self, z, condition):
+            z = F.layer_norm(z, z.shape[1:])
+            return super().decode(z, F.layer_norm(condition, condition.shape[1:]) if condition.shape[1] else condition)
+
+    assert check_backbone(Normed, image_sizes=[16]) == [(1, 16, 16), (3, 16, 16), (5,)]
+
+
 def test_it_takes_a_config_and_leaves_the_random_state():
     widths = set()
 
@@ -111,6 +120,16 @@ class Idle(Lines):
 class Detached(Lines):
     def encode(self, x):
         return super().encode(x).detach().requires_grad_()
+
+
+class CutsItsInput(Lines):
+    def decode(self, z, condition):
+        return super().decode(z.detach(), condition)
+
+
+class SumsOverTheBatch(Lines):
+    def encode(self, x):
+        return super().encode(x).cumsum(0)
 
 
 class DeafToConditions(Lines):
@@ -204,6 +223,11 @@ class Upcasting(Lines):
         (Forgetful, "are kept as shape, z_dim, condition_dim and config: expected condition_dim 6, got 0"),
         (Idle, "Gradients reach every parameter: expected a gradient for each parameter, got none for spare.weight"),
         (Detached, "got none for encoder.weight, encoder.bias"),
+        (CutsItsInput, "by which what comes before is trained: expected a gradient for each input, got none for z"),
+        (
+            SumsOverTheBatch,
+            "In eval mode an example gives the same alone and among others: expected equal features, got",
+        ),
         (DeafToConditions, "expected another output for another value of the condition, got the same"),
         (Scribbling, "The inputs are left as they are: expected inputs that stay, got a change of x"),
         (Viewing, "channels-last, as the models pass them, give the same: expected no error, got RuntimeError: view"),

@@ -3,7 +3,7 @@
 from csvae_hub.backbones.base import Backbone
 from csvae_hub.backbones.conv import ConvBackbone
 from csvae_hub.backbones.mlp import MLPBackbone
-from csvae_hub.backbones.registry import create_backbone, list_backbones, register_backbone, with_package
+from csvae_hub.backbones.registry import create_backbone, find_backbone, list_backbones, register_backbone, with_package
 from csvae_hub.backbones.resnet import ResNetBackbone
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "MLPBackbone",
     "ResNetBackbone",
     "create_backbone",
+    "find_backbone",
     "list_backbones",
     "register_backbone",
     "with_package",

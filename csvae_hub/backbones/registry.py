@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TypeVar
 
-import torch
-
 from csvae_hub.backbones.base import Backbone
-from csvae_hub.config import BackboneConfig
+from csvae_hub.config import BackboneConfig, shown
 from csvae_hub.errors import ConfigError, did_you_mean
 
 GROUP = "csvae_hub.backbones"
@@ -58,12 +57,20 @@ def list_backbones() -> list[str]:
 def create_backbone(config: BackboneConfig, shape: tuple[int, ...], z_dim: int, condition_dim: int) -> Backbone:
     """Builds the backbone that `config.name` names for data of one shape.
 
+    Raises:
+        ConfigError: `find_backbone` finds none, or the backbone doesn't take data of this shape.
+    """
+    return find_backbone(config)(shape, z_dim, condition_dim, config)
+
+
+def find_backbone(config: BackboneConfig) -> type[Backbone]:
+    """Gives the class that `config.name` names.
+
     A name that isn't registered is looked for among the entry points of installed packages. A config can't make
     anything else be imported.
 
     Raises:
-        ConfigError: no such backbone, the package that brings it is missing, another or broken, or the backbone
-            doesn't take data of this shape.
+        ConfigError: no such backbone, or the package that brings it is missing, another or broken.
     """
     name = config.name
     if name not in _BACKBONES:
@@ -77,15 +84,16 @@ def create_backbone(config: BackboneConfig, shape: tuple[int, ...], z_dim: int, 
             f"backbone {name!r}: expected that of package {config.package!r}, got that of {package!r}, which is"
             f" installed here: uninstall {package} and install {config.package}"
         )
-    return _BACKBONES[name](shape, z_dim, condition_dim, config)
+    return _BACKBONES[name]
 
 
 def package_of(name: str) -> str:
-    """The installed package that offers a backbone by an entry point; "" for csvae-hub's own and for no package."""
-    if name in _BACKBONES and _BACKBONES[name].__module__.startswith("csvae_hub.backbones."):
+    """The installed package whose entry point gives a backbone; "" for csvae-hub's own and for no package."""
+    cls = _BACKBONES.get(name)
+    if cls is not None and cls.__module__.startswith("csvae_hub.backbones."):
         return ""
-    packages = [_package(entry) for entry in _offered().select(name=name)]
-    return packages[0] if len(packages) == 1 else ""
+    entries = [entry for entry in _offered().select(name=name) if cls is None or _gives(entry, cls)]
+    return _package(entries[0]) if len(entries) == 1 else ""
 
 
 def with_package(config: BackboneConfig) -> BackboneConfig:
@@ -99,6 +107,14 @@ def _offered() -> EntryPoints:
 
 def _package(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else ""
+
+
+def _gives(entry: EntryPoint, cls: type[Backbone]) -> bool:
+    """Whether an entry point stands for a class; nothing is imported for the answer."""
+    found: object = sys.modules.get(entry.module)
+    for name in entry.attr.split("."):
+        found = getattr(found, name, None)
+    return found is cls
 
 
 def _same(package: str) -> str:
@@ -118,8 +134,7 @@ def _load(name: str, offered: EntryPoints) -> None:
         raise ConfigError(f"backbone {name!r} is offered by {' and '.join(packages)}: uninstall all but one of them")
     before = dict(_BACKBONES)
     try:
-        with torch._C.DisableTorchFunction():  # weights are loaded under modes that must not reach a module's tensors
-            cls = entries[name].load()
+        cls = entries[name].load()
         if _BACKBONES.get(name) is not cls:  # the module may use the decorator besides
             register_backbone(name)(cls)
     except Exception as error:
@@ -134,9 +149,9 @@ def _load(name: str, offered: EntryPoints) -> None:
 def _unknown(config: BackboneConfig, known: set[str]) -> ConfigError:
     if config.package:
         return ConfigError(
-            f"backbone {config.name!r} comes with the package {config.package!r}, which is not installed here."
+            f"backbone {shown(config.name)} comes with the package {config.package!r}, which is not installed here."
             f" If you trust it: pip install {config.package}"
         )
     return ConfigError(
-        f"unknown backbone {config.name!r}:{did_you_mean(config.name, known)} Known: {', '.join(sorted(known))}"
+        f"unknown backbone {shown(config.name)}:{did_you_mean(config.name, known)} Known: {', '.join(sorted(known))}"
     )

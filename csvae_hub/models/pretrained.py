@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from csvae_hub import hub
-from csvae_hub.config import FORMAT_VERSION, ModelConfig, from_dict, to_dict
+from csvae_hub.backbones import find_backbone
+from csvae_hub.config import FORMAT_VERSION, ModelConfig, from_dict, shortened, shown, to_dict
 from csvae_hub.errors import ConfigError, WeightsError, WeightsMismatchError, did_you_mean
 from csvae_hub.images import Preprocessor
 from csvae_hub.models.skeleton import skeleton
@@ -112,6 +113,7 @@ class Pretrained(nn.Module):
         config = from_dict(ModelConfig, {k: v for k, v in config_json.items() if k not in _HEADER})
         preprocessor = from_dict(Preprocessor, hub.read_json(inside(folder, hub.PREPROCESSOR), hub.MAX_CONFIG))
         concrete = cls._named(config.model, folder)
+        find_backbone(config.backbone)  # imports its package here, where no mode of `skeleton` reaches its own tensors
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         file = hub.open_weights(folder)
         try:
@@ -214,7 +216,7 @@ class Pretrained(nn.Module):
         }
         if name not in classes:
             remedy = did_you_mean(name, classes) or " Use the class of that name, or AttributeModel."
-            raise ConfigError(f"{folder}: model: expected {' or '.join(sorted(classes))}, got {name!r}:{remedy}")
+            raise ConfigError(f"{folder}: model: expected {' or '.join(sorted(classes))}, got {shown(name)}:{remedy}")
         return classes[name]
 
 
@@ -240,14 +242,14 @@ def _check_state(expected: Mapping[str, Tensor], file: TensorFile, strict: bool)
     if missing or (strict and further):
         raise WeightsMismatchError(
             f"model.safetensors is not of the model that config.json describes: {len(missing)} tensors"
-            f" missing ({', '.join(missing[:3])}), {len(further)} unknown ({', '.join(further[:3])})."
+            f" missing ({_some(missing)}), {len(further)} unknown ({_some(further)})."
             " Use the files of one model"
         )
     for name, tensor in expected.items():
         if tuple(tensor.shape) != file.shapes[name]:
             raise WeightsMismatchError(
                 f"{name}: expected shape {tuple(tensor.shape)} by config.json,"
-                f" got {file.shapes[name]} in model.safetensors. Use the files of one model"
+                f" got {shown(file.shapes[name])} in model.safetensors. Use the files of one model"
             )
         if tensor.is_floating_point() != file.dtypes[name].is_floating_point:
             kind = "a floating type" if tensor.is_floating_point() else "whole numbers"
@@ -255,3 +257,8 @@ def _check_state(expected: Mapping[str, Tensor], file: TensorFile, strict: bool)
                 f"{name}: expected {kind} by config.json, got {file.dtypes[name]} in model.safetensors."
                 " Use the files of one model"
             )
+
+
+def _some(names: list[str]) -> str:
+    """The first three names."""
+    return ", ".join(shortened(name, 100) for name in names[:3])

@@ -16,9 +16,9 @@ from csvae_hub.errors import WeightsMismatchError
 
 M = TypeVar("M", bound=nn.Module)
 
-_SIZED = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
-_RANDOM = (torch.rand, torch.randn)
-_FILLS = ("uniform_", "normal_", "trunc_normal_", "bernoulli_", "kaiming_uniform_", "kaiming_normal_")
+_SIZED = frozenset((torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full))
+_RANDOM = frozenset((torch.rand, torch.randn))
+_FILLS = frozenset(("uniform_", "normal_", "trunc_normal_", "bernoulli_", "kaiming_uniform_", "kaiming_normal_"))
 
 
 class _Unfilled(TorchFunctionMode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import textwrap
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 from csvae_hub.backbones import Backbone, register_backbone
 
-FACTOR = 2 * torch.ones(1)
+FACTOR = nn.init.uniform_(torch.zeros(1), 2.0, 2.0)
 
 class Lines(Backbone):
     def __init__(self, shape, z_dim, condition_dim, config):
@@ -105,6 +106,25 @@ def test_loading_is_what_may_import_it_and_its_own_tensors_are_real(install, tmp
 def test_own_backbones_name_no_package():
     for name in ("conv", "mlp", "resnet"):
         assert with_package(BackboneConfig(name)).package == ""
+
+
+def test_a_class_of_one_s_own_is_not_that_of_the_package_which_offers_its_name(install):
+    install("csvae-lines", LINES, lines="Lines")
+
+    class Own(registry._BACKBONES["mlp"]):
+        pass
+
+    registry.register_backbone("lines")(Own)
+    assert with_package(BackboneConfig("lines")).package == ""
+    assert type(create("lines")) is Own
+
+
+def test_a_package_that_was_imported_by_hand_is_named_too(install):
+    module = install(
+        "csvae-lines", LINES.replace("class Lines", '@register_backbone("lines")\nclass Lines'), lines="Lines"
+    )
+    importlib.import_module(module)
+    assert with_package(BackboneConfig("lines")).package == "csvae-lines"
 
 
 # -- missing ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 from hub_setting import ALICE, SERVER, load, same
@@ -89,19 +91,23 @@ def test_truncated_weights_in_a_repo_name_repo_commit_and_remedy(repo):
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(repo, model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)  # what is kept of it, in whole chunks
-    with SERVER.troubled("GET /cdn/", "cut", 5000, times=1):
-        assert same(load(repo), model)
+    with SERVER.troubled("GET /cdn/", "cut", 5000, times=1), suppress(HubConnectionError):
+        load(repo)  # the first clients of 1.x raise here and go on at the next load; later ones go on by themselves
+    assert same(load(repo), model)
     assert [headers.get("Range") for headers in SERVER.requests("GET /cdn/")[-2:]] == [None, "bytes=5000-"]
 
 
-def test_a_download_that_ends_early_or_is_changed_on_the_way_is_refused_and_leaves_no_trace(repo, model):
-    with SERVER.troubled("GET /cdn/", "short", 10), pytest.raises(CorruptWeightsError) as caught:
-        load(repo)
-    assert f"model.safetensors of the Hub repo {repo} came truncated (file should be of size" in str(caught.value)
-    with SERVER.troubled("GET /cdn/", "flip", 9000), pytest.raises(CorruptWeightsError) as caught:
-        load(repo)
-    assert f"model.safetensors of the Hub repo {repo} came corrupt: expected sha256" in str(caught.value)
-    assert same(load(repo), model)
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [("short", 10, "came truncated (file should be of size"), ("flip", 9000, "came corrupt: expected sha256")],
+)
+def test_a_download_that_ends_early_or_is_changed_on_the_way_is_refused_and_leaves_no_trace(
+    repo, model, tmp_path, kind, value, words
+):
+    with SERVER.troubled("GET /cdn/", kind, value), pytest.raises(CorruptWeightsError) as caught:
+        load(repo, cache_dir=tmp_path)
+    assert f"model.safetensors of the Hub repo {repo} {words}" in str(caught.value)
+    assert same(load(repo, cache_dir=tmp_path), model)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,4 @@
-"""The model card of a weights folder: README.md made from the folder's JSON files, with front matter for the Hub.
-
-A card says what the files say and nothing else: what a file leaves out, the card leaves out or calls not stated.
-"""
+"""Cards made of the files of a weights folder, and cards that are there already."""
 
 from __future__ import annotations
 
@@ -9,14 +6,15 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
+from csvae_hub.card.tables import at, eval_results, figures, is_number, plain, renewed, table
 from csvae_hub.errors import CardError
 from csvae_hub.hub import open_weights, read_config, read_json
 from csvae_hub.safe_files import inside
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+    from huggingface_hub import ModelCard, ModelCardData
 
 LIBRARY = "csvae-hub"
 CARD, PICTURE = "README.md", "samples.png"
@@ -36,18 +34,6 @@ EDITS = {
     "cond-vae-info": "The decoder is told the attributes; an edit tells it another one.",
 }
 """How each model changes an attribute."""
-
-METRICS = (
-    (("reconstruction", "mse"), "mse", "Reconstruction, mean squared error of values in [0, 1]"),
-    (("reconstruction", "psnr"), "psnr", "Reconstruction, PSNR in dB"),
-    (("reconstruction", "ssim"), "ssim", "Reconstruction, SSIM"),
-    (("attribute_change", "wished"), "accuracy", "Edits that a separate classifier takes for the wished class, mean"),
-    (("attribute_change", "worst"), "accuracy", "The same, worst attribute and direction"),
-    (("attribute_change", "others"), "mae", "Change of the other attributes' probabilities by an edit"),
-    (("leakage", "z", "logistic", "mean"), "roc_auc", "Leakage: logistic probes that read the attributes from z"),
-    (("leakage", "z", "mlp", "mean"), "roc_auc", "Leakage: MLP probes that read the attributes from z"),
-)
-"""Where a figure is in evaluation.json, the Hub's name of the metric, and ours."""
 
 
 def make_card(folder: str | Path, name: str, fields: Mapping[str, Any] | None = None) -> str:
@@ -77,10 +63,10 @@ def make_card(folder: str | Path, name: str, fields: Mapping[str, Any] | None = 
 
 
 def with_results(text: str, evaluation: Mapping[str, Any], name: str) -> str:
-    """Gives a card with the figures of an evaluation in its front matter; the rest stays.
+    """Gives a card whose front matter, and tables of `figures`, hold those of an evaluation; the rest stays.
 
     Args:
-        text: a card with front matter.
+        text: a card with front matter; its text may hold the tables of an earlier evaluation.
         evaluation: what `evaluate` gave.
         name: the model's, for the table of results.
 
@@ -92,30 +78,14 @@ def with_results(text: str, evaluation: Mapping[str, Any], name: str) -> str:
     datasets = card.data.get("datasets") or []
     datasets = [datasets] if isinstance(datasets, str) else datasets
     card.data["eval_results"] = eval_results(evaluation, datasets, card.data.get("pipeline_tag"))
+    card.text = renewed(card.text, evaluation)
     return str(card)
-
-
-def eval_results(evaluation: Mapping[str, Any], datasets: list[str], task: str | None) -> list[EvalResult]:
-    """Gives the figures of an evaluation as the Hub's `EvalResult`s; those that were not measured are left out."""
-    from huggingface_hub import EvalResult
-
-    return [
-        EvalResult(
-            task_type=task or "other",
-            dataset_type=datasets[0] if datasets else "custom",
-            dataset_name=datasets[0] if datasets else "not stated",
-            dataset_split="test",
-            metric_type=kind,
-            metric_name=title,
-            metric_value=float(f"{value:.4g}"),
-        )
-        for path, kind, title in METRICS
-        if _is_number(value := _at(evaluation, *path))
-    ]
 
 
 WEAK = 0.75
 """The share of edits taken for the wished class below which the card calls an edit weak."""
+LEAKING = 0.55
+"""The mean AUC of MLP probes on z above which the card says that z tells of the attributes."""
 
 
 class _Facts:
@@ -135,7 +105,7 @@ class _Facts:
         self.is_image = len(self.shape) == 3
         self.class_name, self.description = CLASSES.get(self.config["model"], ("AttributeModel", self.config["model"]))
         self.runs = _runs(self.training)
-        tables = [run["data"] for run in self.runs if isinstance(run.get("data"), dict)]
+        tables = [run["data"] for run in self.runs.values() if isinstance(run.get("data"), dict)]
         self.datasets = fields.get("datasets") or _unique(_data_name(table) for table in tables)
         licences = _unique(table.get("license") for table in tables)
         self.license = fields.get("license") or (licences[0] if len(licences) == 1 else None)
@@ -160,24 +130,24 @@ class _Facts:
 
     def text(self) -> str:
         parts = [
-            f"# {_plain(self.name.rpartition('/')[2])}",
+            f"# {plain(self.name.rpartition('/')[2])}",
             self._summary(),
             self._three_lines(),
             f"![Pictures made by the model]({PICTURE})" if self.has_picture else "",
             self._licence(),
             "## What it is for\n\n" + self._uses(),
+            "## Limits and bias\n\n" + self._limits(),
             "## What it is\n\n" + self._sizes(),
             "## How it was made\n\n" + self._training(),
             "## Measured\n\n" + self._measured(),
-            "## Limits and bias\n\n" + self._limits(),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def _summary(self) -> str:
         kind = f"{self.shape[1]}×{self.shape[2]} pictures" if self.is_image else f"vectors of {self.shape[0]} numbers"
-        names = ", ".join(_plain(name) for name in self.attributes)
+        names = ", ".join(plain(name) for name in self.attributes)
         return (
-            f"A {_plain(self.description)} of {kind} with {_count(len(self.attributes), 'attribute')}: {names}."
+            f"A {plain(self.description)} of {kind} with {_count(len(self.attributes), 'attribute')}: {names}."
             f" {EDITS.get(self.config['model'], '')}".rstrip()
         )
 
@@ -189,7 +159,7 @@ class _Facts:
             use = f"model.set_attribute(x, {_quoted(wanted)}, True)  # x: a float tensor (B, {self.shape[0]})"
         name = _quoted(self.name)
         load = f"from csvae_hub import {self.class_name}\nmodel = {self.class_name}.from_pretrained({name})"
-        return f"```python\n{load}\n{use}\n```"
+        return f"```python\n{load}\n{use}\n```\n\nIt takes `pip install csvae-hub`."
 
     def _licence(self) -> str:
         named = self.fields.get("license_name") or self.license
@@ -199,7 +169,7 @@ class _Facts:
                 " trained on may set terms of its own."
             )
         link = self.fields.get("license_link")
-        return f"**Licence of the weights**: {f'[{named}]({link})' if link else named}."
+        return f"**Licence of the weights**: {f'[{plain(named)}]({link})' if link else plain(named)}."
 
     def _uses(self) -> str:
         things = "pictures" if self.is_image else "vectors"
@@ -207,7 +177,7 @@ class _Facts:
             f"- Changing the attributes above in {things} like those that the model was trained on, and studying how a"
             " latent space keeps attributes apart.\n"
             "- Not for identifying people, not for deciding anything about a person, and not for pictures that deceive"
-            " others about a real one."
+            " others about a real one. Say that a picture was edited where you show it."
         )
 
     def _sizes(self) -> str:
@@ -216,57 +186,38 @@ class _Facts:
             ("model", f"`{config['model']}`, {self.numbers:,} numbers stored as {', '.join(self.types)}"),
             ("data", " × ".join(map(str, self.shape))),
             ("z", f"{config.get('z_dim', 'not stated')} numbers"),
-            ("backbone", ", ".join(f"{_plain(str(k))} {_plain(str(v))}" for k, v in backbone.items() if v != "")),
+            ("backbone", ", ".join([f"`{plain(str(backbone.get('name', 'conv')))}`", *_options(backbone)])),
         ]
         if config["model"] == "csvae":
             rows.insert(3, ("w", f"{len(self.attributes)} subspaces of {config.get('w_dim', 'not stated')} numbers"))
-        return _table(("", ""), rows)
+        return table(("part", "size"), rows)
 
     def _training(self) -> str:
         if not self.runs:
             return "Not stated: there is no training.json."
-        data = f"Data: {', '.join(_plain(d) for d in self.datasets)}." if self.datasets else "The data is not named."
+        data = f"Data: {', '.join(plain(d) for d in self.datasets)}." if self.datasets else "The data is not named."
         keys = ("epochs", "batch_size", "learning_rate", "precision", "seed")
         rows: list[tuple[str, ...]] = []
-        for number, run in enumerate(self.runs, 1):
-            seconds = run.get("elapsed_seconds")
+        for name, run in self.runs.items():
+            seconds, examples = run.get("elapsed_seconds"), run.get("examples")
             rows.append(
                 (
-                    str(number),
-                    str(run.get("examples", "–")),
-                    *(_plain(str(_at(run, "trainer", key, default="–"))) for key in keys),
-                    _plain(str(run.get("device", "–"))),
-                    f"{seconds / 60:.0f}" if _is_number(seconds) else "–",
+                    plain(name),
+                    f"{examples:,}" if isinstance(examples, int) else "–",
+                    *(plain(str(at(run, "trainer", key, default="–"))) for key in keys),
+                    plain(str(run.get("device", "–"))),
+                    f"{seconds / 60:.0f}" if is_number(seconds) else "–",
                 )
             )
         head = ("run", "examples", "epochs", "batch", "learning rate", "precision", "seed", "device", "minutes")
-        return f"{data} Everything else is in `training.json`.\n\n{_table(head, rows)}"
+        return f"{data} Everything else is in `training.json`.\n\n{table(head, rows)}"
 
     def _measured(self) -> str:
         if not self.evaluation:
             return "Not yet: `csvae eval` measures it."
-        rows = [
-            (title, f"{value:.4g}") for path, _, title in METRICS if _is_number(value := _at(self.evaluation, *path))
-        ]
-        count = _at(self.evaluation, "data", "test", "count")
-        said = f"On {count:,} examples of the test split. " if isinstance(count, int) else ""
-        said += "AUC of 0.5: z says nothing about the attribute; 1: everything."
-        parts = [said, _table(("figure", "measured"), rows)]
-        change = _at(self.evaluation, "attribute_change", "attributes")
-        if isinstance(change, dict):
-            parts.append(
-                _table(("attribute", "wished: to present", "wished: to absent", "AUC from z (MLP)"), self._rows())
-            )
-        return "\n\n".join(parts)
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        evaluation, rows = self.evaluation, []
-        for name in self.attributes:
-            change = [_at(evaluation, "attribute_change", "attributes", name, to, "wished") for to in _DIRECTIONS]
-            auc = _at(evaluation, "leakage", "z", "mlp", "attributes", name, "auc")
-            shares = [f"{100 * v:.1f} %" if _is_number(v) else "–" for v in change]
-            rows.append((_plain(name), *shares, f"{auc:.3f}" if _is_number(auc) else "–"))
-        return rows
+        count = at(self.evaluation, "data", "test", "count")
+        said = f"On {count:,} examples of the test split.\n\n" if isinstance(count, int) else ""
+        return said + figures(self.evaluation, self.attributes)
 
     def _limits(self) -> str:
         lines = [
@@ -278,14 +229,14 @@ class _Facts:
                 f"The model sees {self.shape[1]} pixels a side and gives soft pictures; it knows only pictures framed"
                 " like those it was trained on."
             )
-        leak = _at(self.evaluation, "leakage", "z", "mlp", "mean")
-        if _is_number(leak) and leak > 0.55:
+        leak = at(self.evaluation, "leakage", "z", "mlp", "mean")
+        if is_number(leak) and leak > LEAKING:
             lines.append(f"z still says something of the attributes: MLP probes on it reach a mean AUC of {leak:.3f}.")
         weak = [
-            f"{_plain(name)} {to.replace('_', ' ')} ({100 * wished:.0f} %)"
+            f"{plain(name)} {to.replace('_', ' ')} ({100 * wished:.0f} %)"
             for name in self.attributes
             for to in _DIRECTIONS
-            if _is_number(wished := _at(self.evaluation, "attribute_change", "attributes", name, to, "wished"))
+            if is_number(wished := at(self.evaluation, "attribute_change", "attributes", name, to, "wished"))
             and wished < WEAK
         ]
         if weak:
@@ -317,32 +268,25 @@ def _optional(folder: Path, name: str) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _runs(training: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _runs(training: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The records of training.json, in order: one, or one under each name where the weights took several runs."""
     if not training:
-        return []
+        return {}
     if "trainer" in training or not all(isinstance(value, dict) for value in training.values()):
-        return [dict(training)]
-    return [dict(value) for value in training.values()]
+        return {"1": dict(training)}
+    return {name: dict(value) for name, value in training.items()}
+
+
+def _options(backbone: Mapping[str, Any]) -> list[str]:
+    """What a backbone was built with, but for its name: "width 32", "film"."""
+    options = ((str(k), v) for k, v in backbone.items() if k != "name" and v not in ("", False))
+    return [plain(key if value is True else f"{key} {value}") for key, value in options]
 
 
 def _data_name(table: Mapping[str, Any]) -> str | None:
     """The name of a data set; a path on its author's disk is nobody's business."""
     name = table.get("name") or table.get("source")
     return name if isinstance(name, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else None
-
-
-def _at(content: Any, *path: str, default: Any = None) -> Any:
-    """What nested objects hold at a path, or under its names joined by dots."""
-    dotted = content.get(".".join(path)) if isinstance(content, Mapping) else None
-    for key in path:
-        content = content.get(key) if isinstance(content, Mapping) else None
-    found = content if content is not None else dotted
-    return default if found is None else found
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _unique(values: Any) -> list[str]:
@@ -353,16 +297,6 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def _plain(text: str) -> str:
-    """Text without what Markdown, its tables or HTML would act on."""
-    return re.sub(r"([|`\[\]*\\])", r"\\\1", " ".join(text.split()).replace("<", "&lt;"))
-
-
 def _quoted(text: str) -> str:
     """Text in double quotes, as code of one line that no text ends early."""
     return json.dumps(" ".join(text.split()).replace("`", "'"), ensure_ascii=False)
-
-
-def _table(head: tuple[str, ...], rows: list[Any]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
