@@ -13,7 +13,7 @@ EQUATIONS = (ROOT / "docs/equations.md").read_text(encoding="utf-8")
 
 
 def test_docs_build_without_warnings(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert build.returncode == 0, build.stdout + build.stderr
     assert (tmp_path / "site/equations/index.html").is_file()
