@@ -58,3 +58,37 @@ def test_the_edit_of_a_larger_photo_is_the_edit_made_larger(packaged):
     difference = np.abs(np.asarray(edited, dtype=int) - np.asarray(expected, dtype=int))
     assert difference.mean() < 1.5
     assert np.percentile(difference, 99.5) < 25
+
+
+def variant(name: str) -> Image.Image:
+    photo = Image.open(PORTRAIT).convert("RGB")
+    if name == "turned":
+        return photo.rotate(25, Image.Resampling.BICUBIC, expand=True)
+    if name == "grey":
+        return photo.convert("L")
+    if name == "alpha":
+        photo.putalpha(Image.linear_gradient("L").resize(photo.size))
+        return photo
+    if name == "large":
+        return photo.resize((4000, 4000), Image.Resampling.BICUBIC)
+    twice = Image.new("RGB", (1024, 512))
+    twice.paste(photo, (0, 0))
+    twice.paste(photo, (512, 0))
+    return twice
+
+
+@pytest.mark.parametrize("name", ["turned", "grey", "alpha", "large", "twice"])
+def test_a_photo_as_people_have_them_is_edited_within_its_crops_alone(packaged, name):
+    photo = variant(name)
+    opened = packaged.open(photo, face="all")
+    assert len(opened.faces) == (2 if name == "twice" else 1)
+    edited = opened.edit({"Eyeglasses": 1.0})
+    assert (edited.size, edited.mode) == (photo.size, photo.mode)
+    changed = np.asarray(edited) != np.asarray(photo)
+    rows, columns = np.nonzero(changed.any(-1) if changed.ndim == 3 else changed)
+    places = np.stack([columns, rows], 1) + 0.5
+    within = [((t(places) > 0) & (t(places) < opened.crops.shape[-1])).all(1) for t in opened.aligned.transforms]
+    assert all(of_face.sum() > 2_000 for of_face in within)
+    assert np.any(within, axis=0).all()
+    for unchanged in (opened.render(opened.latents), opened.edit({"Smiling": True})):
+        assert np.array_equal(unchanged, photo)
