@@ -171,7 +171,6 @@ def astronaut(frames, size=224):
 
 
 def test_astronaut_wears_glasses_through_a_clip(model):
-    pytest.importorskip("cv2")
     frames = astronaut(10)
     editor = FaceEditor(model)
     track = list(video.follow(editor, frames))
@@ -191,8 +190,6 @@ def test_astronaut_wears_glasses_through_a_clip(model):
 
 @pytest.mark.parametrize("ending", ["", ".gif", ".png", ".webp", ".mp4"])
 def test_clips_are_written_and_read(tmp_path, ending):
-    if ending == ".mp4":
-        pytest.importorskip("cv2")
     frames = [np.full((32, 48, 3), value, dtype=np.uint8) for value in (10, 120, 250)]
     video.write_clip(frames, tmp_path / f"clip{ending}", 25)
     read, fps = video.read_clip(tmp_path / f"clip{ending}")
@@ -203,7 +200,6 @@ def test_clips_are_written_and_read(tmp_path, ending):
 
 
 def test_video_runs_from_the_command_line(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("cv2")
     video.write_clip(astronaut(2), tmp_path / "clip", 25)
     options = [str(tmp_path / "clip"), "Eyeglasses=1.5", "-o", str(tmp_path / "edited.webp")]
     monkeypatch.setattr(sys, "argv", ["examples/video.py", *options])
