@@ -10,6 +10,7 @@ from torch.distributions import Independent
 from csvae_hub.backbones.mlp import mlp
 from csvae_hub.config import AttributePrior
 from csvae_hub.distributions import diagonal_gaussian
+from csvae_hub.flows import ConditionalFlow
 
 LOG_SCALE_RANGE = (-7.0, 2.0)
 """Bounds of the log of a posterior's scale: keeps exp() finite and a KL from exploding on the first steps."""
@@ -24,30 +25,41 @@ class PosteriorZ(nn.Module):
     """q(z | x) on features (B, features): a diagonal Gaussian over z (B, z_dim).
 
     Its mean is linear in the features plus a correction by one hidden layer, zero at the start: what z must not say of
-    y is seldom linear in features that other heads want to say y.
+    y is seldom linear in features that other heads want to say y. The eraser (`erase`) and the flow (of `flow` hidden
+    units) come after that; both need to know how many `attributes` there are.
     """
 
-    def __init__(self, features: int, z_dim: int, erase_dim: int = 0) -> None:
+    def __init__(self, features: int, z_dim: int, attributes: int = 0, *, erase: bool = False, flow: int = 0) -> None:
         super().__init__()
         self.head = nn.Linear(features, 2 * z_dim)
         first, last = nn.Linear(features, features), nn.Linear(features, z_dim)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.correction = nn.Sequential(first, nn.SiLU(), last)
-        self.eraser = LinearEraser(z_dim, erase_dim) if erase_dim else None
+        self.eraser = LinearEraser(z_dim, attributes) if erase else None
+        self.flow = ConditionalFlow(z_dim, attributes, flow) if flow else None
 
-    def forward(self, features: Tensor, y: Tensor | None = None) -> Independent:
-        """The distribution of z for features (B, features); in training y (B, k) tells the eraser what to erase."""
+    def forward(self, features: Tensor, y: Tensor | None = None, *, observe: bool = True) -> Independent:
+        """The distribution of z for features (B, features).
+
+        Args:
+            features: of a backbone.
+            y: (B, k) without NaN. A flow can't do without; the eraser in training learns from it what to erase.
+            observe: whether the eraser, in training, takes these examples into its moments.
+        """
         linear, raw = self.head(features).float().chunk(2, dim=-1)
         loc = linear + self.correction(features).float()
         if self.eraser is not None:
-            if self.training and y is not None:
+            if self.training and observe and y is not None:
                 self.eraser.observe(loc.detach(), y)
             loc = self.eraser(loc)
+        if self.flow is not None:
+            assert y is not None
+            loc = self.flow(loc, y)
         return diagonal_gaussian(loc, bounded_scale(raw - 1))
 
-    def unerased(self, features: Tensor) -> Tensor:
-        """The mean of z (B, z_dim) before the eraser."""
+    def code(self, features: Tensor) -> Tensor:
+        """The mean of z (B, z_dim) before the eraser and the flow."""
         return self.head(features).float().chunk(2, dim=-1)[0] + self.correction(features).float()
 
 

@@ -127,8 +127,9 @@ def test_the_eraser_has_nothing_to_train():
 
 
 def test_posterior_z_observes_in_training_and_only_where_y_is_told():
-    head, features, y = PosteriorZ(5, 4, erase_dim=2), torch.randn(30, 5), torch.randint(2, (30, 2)).float()
+    head, features, y = PosteriorZ(5, 4, 2, erase=True), torch.randn(30, 5), torch.randint(2, (30, 2)).float()
     head.train()(features)
+    head(features, y, observe=False)
     head.eval()(features, y)
     assert head.eraser.weight == 0
     head.train()(features, y)
@@ -136,11 +137,11 @@ def test_posterior_z_observes_in_training_and_only_where_y_is_told():
     assert read_by_least_squares(head(features, y).mean.detach(), y).max() < 1e-4
 
 
-def test_unerased_is_the_mean_before_the_eraser():
-    head, features = PosteriorZ(5, 4, erase_dim=2).eval(), torch.randn(30, 5)
-    assert torch.equal(head.unerased(features), head(features).mean)
-    head.eraser.observe(head.unerased(features).detach(), torch.randint(2, (30, 2)).float())
-    assert torch.equal(head.eraser(head.unerased(features)), head(features).mean)
+def test_the_code_is_the_mean_before_the_eraser():
+    head, features = PosteriorZ(5, 4, 2, erase=True).eval(), torch.randn(30, 5)
+    assert torch.equal(head.code(features), head(features).mean)
+    head.eraser.observe(head.code(features).detach(), torch.randint(2, (30, 2)).float())
+    assert torch.equal(head.eraser(head.code(features)), head(features).mean)
 
 
 @pytest.mark.parametrize("raw", [-1e30, -100.0, 0.0, 100.0, 1e30])

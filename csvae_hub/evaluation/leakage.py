@@ -28,7 +28,7 @@ def leakage(
     """ROC AUC of fresh probes that read the attributes from the latents: 0.5 says nothing, 1 says all.
 
     The probes, a logistic regression and an MLP of two hidden layers, are trained on the first split and measured on
-    the third; the MLP stops, for each attribute, at the epoch that is best on the second.
+    the third; the MLP stops, for each attribute, at the epoch that is best on the second. Codes are whitened before.
 
     Args:
         latents: E[z | x] and w of train, valid and test, as `encode_data` gives them.
@@ -69,16 +69,16 @@ def leakage(
     def table(scores: Scores, extreme: str) -> dict[str, Any]:
         return _table(names, scores, test, reasons, extreme, seed, resamples)
 
-    z = probes(_standardised([part.z[None] for part in latents]), width=256)
+    z = probes(whitened([part.z[None] for part in latents]), width=256)
     result: dict[str, Any] = {"z": {kind: table(scores[0], "max") for kind, scores in z.items()}}
     if latents[0].w.shape[-1] == 0:
         without = dict.fromkeys(("w_own", "w_others", "w_own_labelled"))
         return {**result, **without, "reason": "the model has no subspaces: there is no w to read from"}
-    w = probes(_standardised([part.w.transpose(0, 1) for part in latents]), width=64)
+    w = probes(whitened([part.w.transpose(0, 1) for part in latents]), width=64)
     result["w_own"] = {kind: table(own(scores), "min") for kind, scores in w.items()}
     result["w_others"] = {kind: _others(names, scores, test, reasons) for kind, scores in w.items()}
     if labelled is not None:
-        told = probes(_standardised([part.w.transpose(0, 1) for part in labelled]), width=64)
+        told = probes(whitened([part.w.transpose(0, 1) for part in labelled]), width=64)
         result["w_own_labelled"] = {kind: table(own(scores), "min") for kind, scores in told.items()}
     return result
 
@@ -87,7 +87,7 @@ def logistic_probe(train_x: Tensor, train_y: NDArray[np.float32], test_x: Tensor
     """Scores (G, M, k) on test of logistic regressions, one for each of G codes and k attributes.
 
     Args:
-        train_x: standardised codes (G, N, D).
+        train_x: whitened codes (G, N, D).
         train_y: attributes (N, k), NaN where missing; a column of one class gets scores of zero.
         test_x: (G, M, D).
 
@@ -126,7 +126,7 @@ def mlp_probe(
     after `patience` epochs without a better one. The caller's random state is kept.
 
     Args:
-        train_x: standardised codes (G, N, D).
+        train_x: whitened codes (G, N, D).
         train_y: attributes (N, k), NaN where missing.
         valid_x: (G, V, D).
         valid_y: (V, k).
@@ -186,11 +186,19 @@ class _Probes(nn.Module):
         return torch.baddbmm(self.biases[2], x, self.weights[2])
 
 
-def _standardised(splits: list[Tensor]) -> list[Tensor]:
-    """Codes (G, N, D) of each split, less the mean and over the scale of the first; constant columns become zero."""
-    first = splits[0].float()
-    loc, scale = first.mean(1, keepdim=True), first.std(1, keepdim=True, correction=0)
-    return [((part.float() - loc) / scale.clamp(min=1e-6)).contiguous() for part in splits]
+def whitened(splits: list[Tensor]) -> list[Tensor]:
+    """Codes (G, N, D) of each split, turned so that those of the first have mean 0, variance 1 and no correlation.
+
+    A network trained for a few epochs reads large directions first; a code could hide in small ones what it says.
+    Directions with less than 1e-7 of the greatest variance, constant columns among them, become zero.
+    """
+    first = splits[0].double()
+    loc, scale = first.mean(1, keepdim=True), first.std(1, keepdim=True, correction=0).clamp(min=1e-6)
+    scaled = (first - loc) / scale
+    values, vectors = torch.linalg.eigh(scaled.mT @ scaled / scaled.shape[1])
+    kept = values > 1e-7 * values.amax(-1, keepdim=True).clamp(min=1e-30)
+    turn = vectors * torch.where(kept, values.clamp(min=1e-30).rsqrt(), torch.zeros_like(values)).unsqueeze(-2)
+    return [((part.double() - loc) / scale @ turn).float().contiguous() for part in splits]
 
 
 def _reason(train: NDArray[np.float32], test: NDArray[np.float32]) -> str | None:

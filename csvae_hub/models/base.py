@@ -20,7 +20,7 @@ from csvae_hub.errors import ConfigError, unknown_attribute
 from csvae_hub.images import ImageBatch, Preprocessor, load_images
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.pretrained import Pretrained
-from csvae_hub.networks import PosteriorZ
+from csvae_hub.models.resting import Resting
 
 Value = bool | float | str | Path | Sequence[float] | Tensor | Latents | Any
 """What an attribute can be set to: see `AttributeModel.set_attribute`."""
@@ -37,7 +37,7 @@ class Output:
     attribute_logits: Tensor
 
 
-class AttributeModel(Pretrained, ABC):
+class AttributeModel(Resting, Pretrained, ABC):
     """A generative model of images (or vectors) whose attributes can be read and changed.
 
     Args:
@@ -48,17 +48,17 @@ class AttributeModel(Pretrained, ABC):
     needs = ""
     """What the decoder is told beside z: "w", "y" or nothing."""
 
-    q_z: PosteriorZ
-    q_y: nn.Module
-    """q(y | x): features to logits (B, k)."""
-
     trains_edits = False
     """Whether `edited_in_training` can be asked for."""
+
+    takes_flow = False
+    """Whether q(z | x) can have a flow: in models whose z is to be silent and whose decoder is told the attributes."""
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__()
         if config.model != self.name:
             raise ConfigError(f"model: expected {self.name!r} for {type(self).__name__}, got {config.model!r}")
+        check(not config.flow or self.takes_flow, "flow", f"0 for {self.name}", config.flow)
         self.config = config = replace(config, backbone=with_package(config.backbone))
         self.preprocessor = preprocessor or Preprocessor(size=config.image_size if config.is_image else 64)
         size = self.preprocessor.size
@@ -136,7 +136,7 @@ class AttributeModel(Pretrained, ABC):
 
     def q_z_given(self, features: Tensor, y: Tensor) -> Independent:
         """The posterior of z for features (B, features), told y (B, k) where the model's is."""
-        return self.q_z(features)
+        return self.q_z(features, y, observe=False)
 
     def settle(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Computes what takes the whole training data once the weights are final; by default nothing.
@@ -173,11 +173,6 @@ class AttributeModel(Pretrained, ABC):
     def _attribute_head(self) -> nn.Module:
         features = self.config.backbone.features
         return mlp(features, features // 2, len(self.attributes))
-
-    def _filled(self, y: Tensor | None, logits: Tensor) -> Tensor:
-        """Attributes (B, k) with q(y | x)'s answer where y is None or NaN."""
-        inferred = (logits > 0).float()
-        return inferred if y is None else torch.where(y.isnan(), inferred.to(y), y)
 
     def _decoded(self, z: Tensor, condition: Tensor) -> Tensor:
         """The decoder's mean (B, *shape) for z (B, z_dim) and what else it is told (B, condition_dim)."""

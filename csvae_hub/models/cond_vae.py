@@ -34,7 +34,7 @@ class CondVAE(ConditionalModel):
 
     def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
         """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN, samples z and decodes."""
-        features = self.backbone.encode(x)
+        features = self.features(x)
         logits = self.q_y(features)
         y = self._filled(y, logits)
         q_z = self.q_z_given(features, y)

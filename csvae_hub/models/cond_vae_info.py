@@ -20,23 +20,27 @@ class CondVAEInfo(ConditionalModel):
     """q(z | x) and p(x | z, y), with an adversary r(y | z) whose cross entropy the encoder raises."""
 
     name = "cond-vae-info"
+    takes_flow = True
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
-        self.q_z = PosteriorZ(config.backbone.features, config.z_dim)
-        self.q_y = self._attribute_head()
         k = len(config.attributes)
+        self.q_z = PosteriorZ(config.backbone.features, config.z_dim, k, flow=config.flow)
+        self.q_y = self._attribute_head()
         self.adversary_net = Adversary(config.z_dim, k, config.adversary_width, config.adversary_depth)
 
-    def posterior_z(self, x: Tensor) -> Independent:
-        """q(z | x) for x (B, *shape): event (z_dim,)."""
-        return self.q_z(self.backbone.encode(x))
+    def posterior_z(self, x: Tensor, y: Tensor | None = None) -> Independent:
+        """q(z | x) for x (B, *shape): event (z_dim,). A flow is told y (B, k), or q(y | x)'s answer."""
+        features = self.backbone.encode(x)
+        return self.q_z_given(features, self._filled(y, self.q_y(features)))
 
     def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
         """Encodes x (B, *shape) in [0, 1], samples z and decodes it with y (B, k), 0, 1 or NaN."""
-        features = self.backbone.encode(x)
-        logits, q_z = self.q_y(features), self.q_z(features)
-        y, z = self._filled(y, logits), draw(q_z, generator)
+        features = self.features(x)
+        logits = self.q_y(features)
+        y = self._filled(y, logits)
+        q_z = self.q_z(features, y)
+        z = draw(q_z, generator)
         return Output(q_z, self.likelihood(self._decoded(z, y)), z, y, logits)
 
     def forgetting(self, logits: Tensor, y: Tensor, share: Tensor | None) -> dict[str, Tensor]:
@@ -47,6 +51,6 @@ class CondVAEInfo(ConditionalModel):
         self, features: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None
     ) -> Latents:
         """Latents of features (B, features), with q(y | x)'s answer where y is None or NaN."""
-        q_z = self.q_z(features)
-        z = draw(q_z, generator) if sample else q_z.mean
-        return self._without_subspaces(z, self._filled(y, self.q_y(features)))
+        y = self._filled(y, self.q_y(features))
+        q_z = self.q_z_given(features, y)
+        return self._without_subspaces(draw(q_z, generator) if sample else q_z.mean, y)

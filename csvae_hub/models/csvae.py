@@ -40,12 +40,13 @@ class CSVAE(AttributeModel):
     name = "csvae"
     needs = "w"
     trains_edits = True
+    takes_flow = True
     class_means: Tensor
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
         k, features = len(config.attributes), config.backbone.features
-        self.q_z = PosteriorZ(features, config.z_dim, erase_dim=k if config.erase else 0)
+        self.q_z = PosteriorZ(features, config.z_dim, k, erase=config.erase, flow=config.flow)
         self.q_w = PosteriorW(features, k, config.w_dim)
         self.p_w = PriorW([config.prior(a) for a in config.attributes], config.w_dim, config.learn_priors)
         self.register_buffer("class_means", self.p_w.loc.detach().clone())  # (k, absent and present, w_dim)
@@ -59,9 +60,10 @@ class CSVAE(AttributeModel):
 
     # -- the distributions ----------------------------------------------------------------------------------------
 
-    def posterior_z(self, x: Tensor) -> Independent:
-        """q(z | x) for x (B, *shape): event (z_dim,)."""
-        return self.q_z(self.backbone.encode(x))
+    def posterior_z(self, x: Tensor, y: Tensor | None = None) -> Independent:
+        """q(z | x) for x (B, *shape): event (z_dim,). A flow is told y (B, k), or q(y | x)'s answer."""
+        features = self.backbone.encode(x)
+        return self.q_z_given(features, self._filled(y, self.q_y(features)))
 
     def posterior_w(self, x: Tensor, y: Tensor) -> Independent:
         """q(w | x, y) for x (B, *shape), y (B, k): event (k, w_dim)."""
@@ -80,7 +82,7 @@ class CSVAE(AttributeModel):
 
     def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> CSVAEOutput:
         """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN, samples z and w, and decodes."""
-        features = self.backbone.encode(x)
+        features = self.features(x)
         logits = self.q_y(features)
         y = self._filled(y, logits)
         q_z, q_w = self.q_z(features, y), self._posterior_w(features, y)
@@ -139,7 +141,7 @@ class CSVAE(AttributeModel):
         for x, y in batches:
             features = self.backbone.encode(x)
             y = self._filled(y, self.q_y(features))
-            unerased.append(self.q_z.unerased(features))
+            unerased.append(self.q_z.code(features))
             points.append(self._posterior_w(features, y).mean)
             attributes.append(y)
         if self.q_z.eraser is not None:
@@ -166,7 +168,7 @@ class CSVAE(AttributeModel):
     ) -> Latents:
         """Latents of features (B, features), with q(y | x)'s answer where y is None or NaN."""
         filled = self._filled(y, self.q_y(features))
-        q_z, q_w = self.q_z(features), self._posterior_w(features, filled)
+        q_z, q_w = self.q_z_given(features, filled), self._posterior_w(features, filled)
         z, w = (draw(q_z, generator), draw(q_w, generator)) if sample else (q_z.mean, q_w.mean)
         return Latents(z, w, filled, self.attributes)
 

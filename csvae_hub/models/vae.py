@@ -46,7 +46,7 @@ class VAE(AttributeModel):
 
     def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
         """Encodes x (B, *shape), samples z and decodes; y (B, k) is for the classifier and the class means alone."""
-        features = self.backbone.encode(x)
+        features = self.features(x)
         logits, q_z = self.q_y(features), self.q_z(features)
         z = draw(q_z, generator)
         return Output(q_z, self.likelihood(self._picture(z)), z, self._filled(y, logits), logits)

@@ -6,6 +6,7 @@ min over δ       :  β5·adversary
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,8 @@ class ObjectiveConfig:
     consistency: weight of the guide's cross entropy on pictures edited in training; 0 needs no guide. The guide is a
         frozen classifier that never saw the model.
     others: weight, relative to `consistency`, of the guide's divergence on the attributes that were not edited.
+    rest_consistency: the same by the model's own q(y | x), which no longer learns, while the encoder rests; it needs no
+        guide, and keeps the other attributes with the same relative weight.
     invariance: weight of `losses.invariance` between the posteriors of z on decoded pictures and on the same with other
         pictures' attributes (ours): it teaches the encoder of z to overlook what the decoder draws from w.
     edited_share: share of each batch that is edited, for the guide and for the invariance.
@@ -57,6 +60,7 @@ class ObjectiveConfig:
     balanced: bool = False
     consistency: float = 0.0
     others: float = 1.0
+    rest_consistency: float = 0.0
     invariance: float = 0.0
     edited_share: float = 1.0
     transferred_edits: float = 0.4
@@ -76,10 +80,10 @@ class ObjectiveConfig:
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the generative terms' means: the one place where weights are applied."""
-        parts = [getattr(self, name) * term.mean() for name, term in terms.items() if name != "others"]
-        if "others" in terms:
-            parts.append(self.consistency * self.others * terms["others"].mean())
-        return torch.stack(parts).sum()
+        weights = {name: getattr(self, name) for name in WEIGHTS}
+        weights["others"] *= self.consistency
+        weights["rest_others"] = self.rest_consistency * self.others
+        return torch.stack([weights[name] * term.mean() for name, term in terms.items()]).sum()
 
 
 WEIGHTS = (
@@ -92,6 +96,7 @@ WEIGHTS = (
     "classifier",
     "consistency",
     "others",
+    "rest_consistency",
     "invariance",
 )
 
@@ -127,10 +132,10 @@ class Objective(nn.Module):
             "0 where there is no guide",
             config.consistency,
         )
-        takes_edits = not config.consistency or model.config.is_image
-        check(takes_edits, "objective.consistency", "0 for a model of vectors", config.consistency)
-        for name in ("consistency", "invariance"):
+        for name in ("consistency", "rest_consistency", "invariance"):
             weight = getattr(config, name)
+            pictures = not weight or model.config.is_image or name == "invariance"
+            check(pictures, f"objective.{name}", "0 for a model of vectors", weight)
             edits = not weight or model.trains_edits
             check(edits, f"objective.{name}", f"0 for {model.name}, which has no edits to train", weight)
         self.model, self.config = model, config
@@ -147,8 +152,8 @@ class Objective(nn.Module):
 
     @property
     def adversary_steps(self) -> int:
-        """Adversary steps on every batch."""
-        return self.config.adversary_steps
+        """Adversary steps on every batch; none while the encoder rests."""
+        return 0 if self.model.resting else self.config.adversary_steps
 
     def adversary_parameters(self) -> list[nn.Parameter]:
         """δ; none where the model has no adversary."""
@@ -170,7 +175,7 @@ class Objective(nn.Module):
     def generative_step(self, images: Tensor, attributes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of θ, φ, γ on images (B, *shape) and attributes (B, k), and its terms' means in nats per example."""
         config, model = self.config, self.model
-        net = model.adversary_net
+        net = None if model.resting else model.adversary_net
         if net is not None:
             net.eval()  # its running moments are the adversary's own business
         out = model(images, attributes)
@@ -184,7 +189,9 @@ class Objective(nn.Module):
             self._remember(seen.detach(), attributes)
         if self.guide is not None and config.consistency:
             terms["consistency"], terms["others"] = self._edited(self.guide, images, out)
-        if config.invariance:
+        if model.resting and config.rest_consistency:
+            terms["rest_consistency"], terms["rest_others"] = self._edited(self._own, images, out)
+        if config.invariance and not model.resting:
             terms["invariance"] = self._invariance(out)
         model.observe(out)
         means = {name: term.detach().mean() for name, term in terms.items()}
@@ -213,7 +220,16 @@ class Objective(nn.Module):
         self.memory_y = torch.cat([y, self.memory_y[:kept]])
         self._newest = len(z)
 
-    def _edited(self, guide: nn.Module, images: Tensor, out: Output) -> tuple[Tensor, Tensor]:
+    def _own(self, pictures: Tensor) -> Tensor:
+        """Logits (B, k) of the model's own q(y | x), whose gradient reaches the pictures (B, C, H, W) alone."""
+        backbone = self.model.backbone
+        training = backbone.training
+        backbone.eval()
+        logits = _untrained(_Reader(self.model), pictures)
+        backbone.train(training)
+        return logits
+
+    def _edited(self, guide: Callable[[Tensor], Tensor], images: Tensor, out: Output) -> tuple[Tensor, Tensor]:
         """Changes one attribute of each picture, drawn at random, and asks the guide: `losses.consistency`."""
         config, k, device = self.config, out.y.shape[1], out.y.device
         batch = max(1, round(config.edited_share * len(images)))
@@ -238,6 +254,17 @@ class Objective(nn.Module):
         model.backbone.train(training)
         own, other = features.chunk(2)
         return losses.invariance(model.q_z_given(own, out.y[:batch]), model.q_z_given(other, shuffled.y))
+
+
+class _Reader(nn.Module):
+    """The encoder and q(y | x): pictures (B, C, H, W) to logits (B, k)."""
+
+    def __init__(self, model: AttributeModel) -> None:
+        super().__init__()
+        self.backbone, self.q_y = model.backbone, model.q_y
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.q_y(self.backbone.encode(pictures))
 
 
 def disturbed(images: Tensor) -> Tensor:

@@ -21,11 +21,14 @@ class TrainerConfig:
     `schedule` is "constant", "cosine" (to zero at the end) or "multistep" (the paper's: a factor 0.1^(1/7) at epochs
     3^i, i = 0…6), after `warmup_steps` batches of linear rise. `adversary_schedule` is the same for the adversary; at
     "constant" it catches up with an encoder that slows down. `gradient_clip` bounds the norm of the generative
-    gradient. `ema_decay` is that of the exponential average of weights and buffers, 0 for none. `flip` mirrors half
-    of the pictures at random. `grid_every_epochs` 0 draws none. `num_threads` None leaves torch's own.
+    gradient. `ema_decay` is that of the exponential average of weights and buffers, 0 for none. `flip` mirrors half of
+    the pictures at random. In the last `rest_epochs` the encoder rests (`AttributeModel.rest`): they go on from the
+    averaged weights, with the learning rate's schedule begun anew; an epoch has fewer terms then, and no adversary.
+    `grid_every_epochs` 0 draws none. `num_threads` None leaves torch's own.
     """
 
     epochs: int = 40
+    rest_epochs: int = 0
     batch_size: int = 128
     learning_rate: float = 1e-3
     adversary_learning_rate: float = 1e-3
@@ -47,6 +50,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep_checkpoints", "log_every_steps"):
             check(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        check(0 <= self.rest_epochs < self.epochs, "rest_epochs", "0, or fewer than epochs", self.rest_epochs)
         for name in ("warmup_steps", "grid_every_epochs", "checkpoint_minutes", "seed"):
             check(getattr(self, name) >= 0, name, "0 or more", getattr(self, name))
         for name in ("learning_rate", "adversary_learning_rate"):
@@ -66,9 +70,12 @@ class TrainerConfig:
 
 def learning_rate_factor(schedule: str, config: TrainerConfig, batch: int, batches_per_epoch: int) -> float:
     """What a learning rate is multiplied by at a batch, counted from 0 over the whole run."""
+    epochs = config.epochs - config.rest_epochs
+    if batch >= epochs * batches_per_epoch:  # the encoder rests: the schedule begins anew
+        batch, epochs = batch - epochs * batches_per_epoch, config.rest_epochs
     factor = 1.0
     if schedule == "cosine":
-        factor = 0.5 * (1 + math.cos(math.pi * batch / (config.epochs * batches_per_epoch)))
+        factor = 0.5 * (1 + math.cos(math.pi * batch / (epochs * batches_per_epoch)))
     elif schedule == "multistep":
         factor = 0.1 ** (sum(batch // batches_per_epoch >= 3**i for i in range(7)) / 7)
     return factor * min(1.0, (batch + 1) / max(1, config.warmup_steps))

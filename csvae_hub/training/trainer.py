@@ -87,13 +87,13 @@ class Trainer:
         self.objective = objective.to(self.device)
         _set_memory_format(objective, self.memory_format)
         self.average = copy.deepcopy(objective.model).eval()
-        self.generative = objective.generative_parameters()
         self.adversary = objective.adversary_parameters()
-        self.optimizer = torch.optim.Adam(self.generative, config.learning_rate, config.betas)
+        self._set_optimizer()
         self.adversary_optimizer = (
             torch.optim.Adam(self.adversary, config.adversary_learning_rate, config.betas) if self.adversary else None
         )
         self.batches_per_epoch = max(1, len(train_data) // config.batch_size)  # a last part of a batch is left out
+        self.rests_at = (config.epochs - config.rest_epochs) * self.batches_per_epoch
         self.elapsed = 0.0
 
     def fit(self, resume: bool = True) -> AttributeModel:
@@ -116,6 +116,8 @@ class Trainer:
             means = Means()
             order = batch_order(len(self.train_data), config.seed, first // self.batches_per_epoch)
             for batch in range(first, last):
+                if batch == self.rests_at:
+                    self._rest()
                 epoch, step = divmod(batch, self.batches_per_epoch)
                 if step == 0:
                     order = batch_order(len(self.train_data), config.seed, epoch)
@@ -173,6 +175,25 @@ class Trainer:
             terms["gradient_norm"] = torch.as_tensor(norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+    def _set_optimizer(self) -> None:
+        self.generative = self.objective.generative_parameters()
+        self.optimizer = torch.optim.Adam(self.generative, self.config.learning_rate, self.config.betas)
+
+    def _rest(self) -> None:
+        """Goes on from the averaged weights with the encoder at rest; the optimiser's moments begin anew."""
+        model = self.objective.model
+        model.load_state_dict(self.average.state_dict())
+        model.rest(self._all_examples(mirrored=self.config.flip and self.is_image))
+        self.average.load_state_dict(model.state_dict())
+        self._set_optimizer()
+
+    def _all_examples(self, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples in batches, then all of them mirrored."""
+        for flip in (False, True) if mirrored else (False,):
+            for part in torch.arange(len(self.train_data)).split(256):
+                x, y = self.train_data.batch(part)
+                yield (x.flip(-1) if flip else x).to(self.device), y.to(self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
@@ -252,6 +273,9 @@ class Trainer:
                     f"{name}: the checkpoint in {folder} was made with {before!r}, this run has {value!r}: "
                     "keep the value, or train in another folder, or without resuming"
                 )
+        if int(progress["batches"]) > self.rests_at:
+            self.objective.model.rest()
+            self._set_optimizer()
         checkpoint.load_module_tensors(self.objective, "objective", tensors)
         checkpoint.load_module_tensors(self.average, "average", tensors)
         checkpoint.load_optimizer_tensors(self.optimizer, "generative", tensors)
@@ -276,8 +300,7 @@ class Trainer:
     def _finish(self) -> AttributeModel:
         model = self.average.eval()
         _set_memory_format(model, torch.contiguous_format)
-        parts = (self.train_data.batch(part) for part in torch.arange(len(self.train_data)).split(256))
-        model.settle((x.to(self.device), y.to(self.device)) for x, y in parts)
+        model.settle(self._all_examples())
         if self.folder is not None:
             model.save_pretrained(self.folder / "model", extra={"training.json": self._training_record()})
         return model

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from csvae_hub.evaluation import leakage
+from csvae_hub.evaluation.leakage import whitened
 from csvae_hub.models import Latents
 
 NAMES = ("A", "B", "C")
@@ -95,6 +96,24 @@ def test_the_scale_of_z_does_not_matter_to_the_probes():
         z[:, 7] = 5  # a dead dimension
 
     assert leakage(*codes(plant=plant))["z"]["mlp"]["attributes"]["B"]["auc"] > 0.88
+
+
+def test_a_leak_in_a_small_direction_behind_a_large_shared_one_is_found():
+    def plant(z, y):
+        z[:, 3] += 3 * y[:, 1]
+        z[:] = z[:, :1] + z * 0.01  # all of z is one number, but for a hundredth
+
+    assert leakage(*codes(plant=plant))["z"]["mlp"]["attributes"]["B"]["auc"] > 0.88
+
+
+def test_whitened_codes_of_the_first_split_have_no_correlations():
+    x = torch.randn(2, 500, 4) @ torch.tensor([[1.0, 2, 0, 5], [0, 1e-2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]])
+    first, second = whitened([x + 7, x[:, :50] + 7])
+    covariance = first.mT @ first / 500
+    torch.testing.assert_close(
+        covariance, torch.diag_embed(torch.tensor([0.0, 1, 1, 1])).expand(2, 4, 4), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(second, first[:, :50])
 
 
 def test_same_seed_same_figures_and_the_callers_random_state_is_kept():

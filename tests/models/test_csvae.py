@@ -52,7 +52,7 @@ def test_forward_gives_what_the_losses_need(model):
     assert (out.z.shape, out.w.shape) == ((4, 8), (4, 3, 2))
     assert torch.equal(out.y, y)
     assert out.p_x.mean.shape == x.shape
-    torch.testing.assert_close(out.q_z.mean, model.posterior_z(x).mean)
+    torch.testing.assert_close(out.q_z.mean, model.posterior_z(x, out.y).mean)
     torch.testing.assert_close(out.q_w.mean, model.posterior_w(x, y).mean)
     torch.testing.assert_close(out.p_w.mean, model.prior_w(y).mean)
     torch.testing.assert_close(out.attribute_logits, model.attribute_logits(x))
@@ -87,7 +87,7 @@ def test_encoding_gives_the_posteriors_means(model):
     latents = model.encode(x, y)
     assert latents.attributes == NAMES
     assert torch.equal(latents.y, y)
-    torch.testing.assert_close(latents.z, model.posterior_z(x).mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(latents.z, model.posterior_z(x, y).mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(latents.w, model.posterior_w(x, y).mean, rtol=1e-4, atol=1e-5)
     assert torch.equal(model.encode(x, y).z, latents.z)
 

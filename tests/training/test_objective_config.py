@@ -15,8 +15,8 @@ from csvae_hub.training.objective import WEIGHTS, ObjectiveConfig, disturbed
 def test_total_applies_each_weight(name):
     terms = {weight: torch.full((4,), 1.0) for weight in WEIGHTS}
     ones = dict.fromkeys(WEIGHTS, 1.0)
-    assert ObjectiveConfig(**ones).total(terms).item() == pytest.approx(10)
-    expected = 10 + 2 * (2 if name == "consistency" else 1)  # `others` is relative to `consistency`
+    assert ObjectiveConfig(**ones).total(terms).item() == pytest.approx(len(WEIGHTS))
+    expected = len(WEIGHTS) + 2 * (2 if name == "consistency" else 1)  # `others` is relative to `consistency`
     assert ObjectiveConfig(**{**ones, name: 3.0}).total(terms).item() == pytest.approx(expected)
 
 

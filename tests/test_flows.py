@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from csvae_hub.evaluation.leakage import mlp_probe, whitened
+from csvae_hub.evaluation.metrics import roc_auc
+from csvae_hub.flows import ConditionalFlow, Couplings
+
+
+def codes(n, seed=0, dim=4):
+    """Codes that say y by their mean, by a scale and by a bend, and y (N, 2)."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.randint(2, (n, 2), generator=g).float()
+    h = torch.randn(n, dim, generator=g)
+    h[:, 0] += 2 * y[:, 0]
+    h[:, 1] *= 1 + 2 * y[:, 0]
+    h[:, 2] += 2 * y[:, 1] * h[:, 3].square()
+    return h, y
+
+
+def auc(parts):
+    """ROC AUC of an MLP probe for each attribute."""
+    z = whitened([h[None] for h, _ in parts])
+    y = [labels.numpy() for _, labels in parts]
+    scores = mlp_probe(z[0], y[0], z[1], y[1], z[2])
+    return [roc_auc(scores[0, :, i], y[2][:, i]) for i in range(2)]
+
+
+@pytest.mark.parametrize("dim", [2, 3, 5, 12])
+@pytest.mark.parametrize("attributes", [0, 3])
+def test_the_log_determinant_is_that_of_the_jacobian(dim, attributes):
+    torch.manual_seed(0)
+    couplings = Couplings(dim, attributes, 16).double()
+    for parameter in couplings.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(3, dim, dtype=torch.float64)
+    y = torch.randn(3, attributes, dtype=torch.float64) if attributes else None
+    _, log_det = couplings(x, y)
+    for i in range(3):
+        told = None if y is None else y[i : i + 1]
+        jacobian = torch.autograd.functional.jacobian(lambda a, told=told: couplings(a[None], told)[0][0], x[i])
+        torch.testing.assert_close(log_det[i], torch.linalg.slogdet(jacobian).logabsdet)
+        assert log_det[i].abs() > 1e-3
+        assert ((jacobian.abs() > 0).sum() > dim).item()  # the numbers speak to one another
+
+
+def test_couplings_told_of_y_are_the_identity_at_zero():
+    couplings = Couplings(5, 3, 16)
+    for parameter in couplings.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(7, 5)
+    moved, log_det = couplings(x, torch.zeros(7, 3))
+    assert torch.equal(moved, x)
+    assert not log_det.any()
+    assert not torch.equal(couplings(x, torch.ones(7, 3))[0], x)
+
+
+def test_a_flow_is_the_identity_until_it_is_fitted_and_nothing_of_it_is_trained_by_others():
+    h, y = codes(20)
+    flow = ConditionalFlow(4, 2, 16)
+    assert torch.equal(flow(h, y), h)
+    assert not any(parameter.requires_grad for parameter in flow.parameters())
+
+
+def test_a_fitted_flow_hides_y_and_keeps_what_is_not_of_y():
+    parts = [codes(n, seed) for seed, n in enumerate((4000, 1000, 2000))]
+    assert min(auc(parts)) > 0.8
+    flow = ConditionalFlow(4, 2, 64)
+    h, y = parts[0]
+    before = torch.get_rng_state()
+    flow.fit(h, y, steps=800)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(parameter.requires_grad for parameter in flow.parameters())
+    z = [(flow(h, y), y) for h, y in parts]
+    assert max(auc(z)) < 0.58
+    h, y = codes(2000, 9)
+    kept = torch.corrcoef(torch.stack([flow(h, y)[:, 3], h[:, 3]]))[0, 1]
+    assert kept > 0.9
+
+
+def test_fitting_is_repeatable_and_the_likelihood_grows():
+    h, y = codes(1000)
+    first, second = ConditionalFlow(4, 2, 16), ConditionalFlow(4, 2, 16)
+    second.load_state_dict(first.state_dict())
+    short = first.fit(h, y, steps=60)
+    assert short == second.fit(h, y, steps=60)
+    assert torch.equal(first(h, y), second(h, y))
+    assert second.fit(h, y, steps=300) < short
+
+
+def test_correlated_codes_and_a_dead_direction_stay_finite():
+    h, y = codes(500)
+    h = torch.cat([h, h[:, :1] * 3, torch.full((500, 1), 7.0)], 1)
+    flow = ConditionalFlow(6, 2, 16)
+    flow.fit(h, y, steps=50)
+    z = flow(h, y)
+    assert z.isfinite().all()
+    torch.testing.assert_close(z[:, 5], h[:, 5], atol=1e-3, rtol=0)
