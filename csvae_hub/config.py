@@ -201,7 +201,8 @@ class ModelConfig:
     `shape` is (C, H, W) with H = W a power of two from 16 to 256 for images, or (D,) for vectors. `residual` writes
     q(w | x, y) as an offset from p(w | y) in units of its scale; `erase` removes from E[z | x] what a linear probe
     reads of y; `flow` is the width of a `ConditionalFlow` that takes the rest, in models with an adversary, 0 for none.
-    All three are ours; with all off the model is the paper's.
+    `min_scale` is the least scale of q(z | x) in any direction: without noise nothing is too small to say something
+    in. All four are ours; with all off the model is the paper's.
     """
 
     attributes: tuple[str, ...]
@@ -216,6 +217,7 @@ class ModelConfig:
     residual: bool = False
     erase: bool = False
     flow: int = 0
+    min_scale: float = 0.0
     adversary_width: int = 256
     adversary_depth: int = 2
 
@@ -227,6 +229,7 @@ class ModelConfig:
             value = getattr(self, name)
             check(1 <= value <= MAX_PARAMETER_SIZE, name, f"1 to {MAX_PARAMETER_SIZE}", value)
         check(0 <= self.flow <= MAX_PARAMETER_SIZE, "flow", f"0 to {MAX_PARAMETER_SIZE}", self.flow)
+        check(0 <= self.min_scale < 1, "min_scale", "0 or more, less than 1", self.min_scale)
         check(not self.flow or self.z_dim > 1, "flow", "0 where z_dim is 1", self.flow)
         check(not (self.flow and self.erase), "flow", "0 where erase is on: one of the two", self.flow)
         check(0 <= self.adversary_depth <= 8, "adversary_depth", "0 to 8", self.adversary_depth)

@@ -29,8 +29,18 @@ class PosteriorZ(nn.Module):
     units) come after that; both need to know how many `attributes` there are.
     """
 
-    def __init__(self, features: int, z_dim: int, attributes: int = 0, *, erase: bool = False, flow: int = 0) -> None:
+    def __init__(
+        self,
+        features: int,
+        z_dim: int,
+        attributes: int = 0,
+        *,
+        erase: bool = False,
+        flow: int = 0,
+        min_scale: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.min_scale = min_scale
         self.head = nn.Linear(features, 2 * z_dim)
         first, last = nn.Linear(features, features), nn.Linear(features, z_dim)
         nn.init.zeros_(last.weight)
@@ -56,7 +66,7 @@ class PosteriorZ(nn.Module):
         if self.flow is not None:
             assert y is not None
             loc = self.flow(loc, y)
-        return diagonal_gaussian(loc, bounded_scale(raw - 1))
+        return diagonal_gaussian(loc, self.min_scale + bounded_scale(raw - 1))
 
     def code(self, features: Tensor) -> Tensor:
         """The mean of z (B, z_dim) before the eraser and the flow."""

@@ -144,6 +144,12 @@ def test_the_code_is_the_mean_before_the_eraser():
     assert torch.equal(head.eraser(head.code(features)), head(features).mean)
 
 
+def test_the_scale_of_z_is_never_below_the_least_one():
+    features = 100 * torch.randn(30, 5)
+    assert PosteriorZ(5, 4)(features).stddev.min() < 0.01
+    assert PosteriorZ(5, 4, min_scale=0.25)(features).stddev.min() >= 0.25
+
+
 @pytest.mark.parametrize("raw", [-1e30, -100.0, 0.0, 100.0, 1e30])
 def test_scales_are_positive_and_bounded(raw):
     low, high = LOG_SCALE_RANGE

@@ -25,7 +25,8 @@ class CondVAE(ConditionalModel):
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
-        self.q_z = PosteriorZ(config.backbone.features + len(config.attributes), config.z_dim)
+        inputs = config.backbone.features + len(config.attributes)
+        self.q_z = PosteriorZ(inputs, config.z_dim, min_scale=config.min_scale)
         self.q_y = self._attribute_head()
 
     def posterior_z(self, x: Tensor, y: Tensor) -> Independent:

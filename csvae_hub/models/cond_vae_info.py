@@ -25,7 +25,7 @@ class CondVAEInfo(ConditionalModel):
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
         k = len(config.attributes)
-        self.q_z = PosteriorZ(config.backbone.features, config.z_dim, k, flow=config.flow)
+        self.q_z = PosteriorZ(config.backbone.features, config.z_dim, k, flow=config.flow, min_scale=config.min_scale)
         self.q_y = self._attribute_head()
         self.adversary_net = Adversary(config.z_dim, k, config.adversary_width, config.adversary_depth)
 

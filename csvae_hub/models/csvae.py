@@ -46,7 +46,8 @@ class CSVAE(AttributeModel):
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
         k, features = len(config.attributes), config.backbone.features
-        self.q_z = PosteriorZ(features, config.z_dim, k, erase=config.erase, flow=config.flow)
+        beside = {"erase": config.erase, "flow": config.flow, "min_scale": config.min_scale}
+        self.q_z = PosteriorZ(features, config.z_dim, k, **beside)
         self.q_w = PosteriorW(features, k, config.w_dim)
         self.p_w = PriorW([config.prior(a) for a in config.attributes], config.w_dim, config.learn_priors)
         self.register_buffer("class_means", self.p_w.loc.detach().clone())  # (k, absent and present, w_dim)

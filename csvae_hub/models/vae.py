@@ -31,7 +31,7 @@ class VAE(AttributeModel):
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
-        self.q_z = PosteriorZ(config.backbone.features, config.z_dim)
+        self.q_z = PosteriorZ(config.backbone.features, config.z_dim, min_scale=config.min_scale)
         self.q_y = self._attribute_head()
         self.register_buffer("class_means", torch.zeros(len(config.attributes), 2, config.z_dim))
 

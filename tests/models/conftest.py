@@ -16,7 +16,7 @@ KINDS = {
         "erase": True,
         "learn_priors": True,
     },
-    "with a flow": {"flow": 8, "residual": True},
+    "with a flow": {"flow": 8, "residual": True, "min_scale": 0.1},
     "grey": {"shape": (1, 16, 16)},
     "vector": {"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)},
 }
