@@ -117,7 +117,7 @@ def draw(
             write(
                 f"traversal-{plain}-{attribute}.png",
                 lambda model=model, codes=latents, attribute=attribute: plotting.traversal(
-                    model, codes[:1].to(model.device), attribute
+                    model, codes[:1].to(model.device), attribute, examples=codes
                 ),
             )
 

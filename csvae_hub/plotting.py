@@ -72,17 +72,19 @@ def subspace_planes(
 ) -> Figure:
     """The plane of each W_i with the points of test examples: a row for each i, a column for each colouring attribute.
 
-    On the diagonal, framed, the points are coloured by the attribute of the plane itself: blue where present, orange
-    where absent, grey where the label is missing. Elsewhere the two colours should lie alike.
+    A subspace of more than two numbers is shown on one plane in it: along the line from the mean of the examples
+    without the attribute to that of the others, and along the greatest spread across it. On the diagonal, framed, the
+    points are coloured by the attribute of the plane itself: blue where present, orange where absent, grey where the
+    label is missing. Elsewhere the two colours should lie alike.
 
     Args:
-        latents: of N examples, w of shape (N, k, 2).
+        latents: of N examples, w of shape (N, k, 2) or more.
         labels: (N, k), 0, 1 or NaN, in the order of `latents.attributes`.
         names: which attributes, as rows and as columns; the default is all.
         most: so many points are drawn, the first ones.
 
     Raises:
-        ValueError: subspaces that are no planes, or labels of another shape.
+        ValueError: subspaces of fewer than two numbers, or labels of another shape.
         UnknownAttributeError: a name that the latents lack.
         MissingExtraError: matplotlib is missing.
     """
@@ -95,7 +97,8 @@ def subspace_planes(
     figure.suptitle("blue: present, orange: absent", fontsize=8)
     panels = figure.subplots(len(columns), len(columns), squeeze=False, sharex="row", sharey="row")
     for row, i in enumerate(columns):
-        points = latents.w[:most, i].float().cpu().numpy()
+        w = latents.w[:, i].float().cpu()
+        points = (w[:most] @ plane(w, latents.y[:, i].cpu()).T).numpy()
         for column, j in enumerate(columns):
             axes = panels[row, column]
             axes.scatter(*points.T, c=_colours(labels[:most, j]), s=2, linewidths=0)
@@ -111,20 +114,29 @@ def subspace_planes(
 
 @torch.no_grad()
 def traversal(
-    model: AttributeModel, picture: Any, name: str, *, steps: int = 7, extent: tuple[Range, Range] | None = None
+    model: AttributeModel,
+    picture: Any,
+    name: str,
+    *,
+    steps: int = 7,
+    extent: tuple[Range, Range] | None = None,
+    examples: Latents | None = None,
 ) -> Figure:
     """One picture decoded over a grid of points of W_i: a continuous family of glasses or beards.
 
     Args:
-        model: a model of images with subspaces of two numbers.
+        model: a model of images with subspaces of two numbers or more.
         picture: one picture, of any kind that `model.encode` takes, or its `Latents`.
         name: the attribute.
         steps: pictures a side, at least 2.
         extent: from where to where each of the two coordinates goes; the default is the square around the middle of the
             points that stand for absent and for present, twice as wide as these are apart.
+        examples: latents of many pictures, by which a subspace of more than two numbers gets its plane, as in
+            `subspace_planes`. The plane goes through the picture's point of the class "absent".
 
     Raises:
-        ValueError: a model of vectors or without planes, more than one picture, fewer than 2 steps, or an empty extent.
+        ValueError: a model of vectors or without planes, a subspace of more than two numbers without examples, more than
+            one picture, fewer than 2 steps, or an empty extent.
         UnknownAttributeError: the model has no such attribute.
         MissingExtraError: matplotlib is missing.
     """
@@ -137,18 +149,26 @@ def traversal(
     _check_planes(latents.w.shape[-1])
     if len(latents) != 1:
         raise ValueError(f"expected one picture, got {len(latents)}: draw a figure for each")
-    absent, present = (model.edit(latents, {name: value}).w[0, index].tolist() for value in (False, True))
+    ends = torch.stack([model.edit(latents, {name: value}).w[0, index].float().cpu() for value in (False, True)])
+    if ends.shape[1] > 2 and examples is None:
+        raise ValueError(f"expected subspaces of two numbers or examples, got {ends.shape[1]}: give examples")
+    shown = examples or latents
+    axes_of_w = plane(shown.w[:, index].float().cpu(), shown.y[:, index].cpu())
+    origin = ends[0] - ends[0] @ axes_of_w.T @ axes_of_w
+    absent, present = (ends @ axes_of_w.T).tolist()
     across, up = _square(absent, present) if extent is None else extent
     if not (across[0] < across[1] and up[0] < up[1]):
         raise ValueError(f"extent: expected two ranges from a lower to a higher number, got {extent}")
-    pictures = _grid(model, latents, name, torch.linspace(*across, steps), torch.linspace(up[1], up[0], steps))
+    second, first = torch.meshgrid(torch.linspace(up[1], up[0], steps), torch.linspace(*across, steps), indexing="ij")
+    pictures = _grid(model, latents, name, origin + torch.stack([first, second], -1) @ axes_of_w)
     figure, axes = _figure(1 + 0.7 * steps, 1 + 0.7 * steps)
     margins = [(end - start) / (steps - 1) / 2 for start, end in (across, up)]
     edges = (across[0] - margins[0], across[1] + margins[0], up[0] - margins[1], up[1] + margins[1])
     axes.imshow(pictures.numpy(), extent=edges, aspect="auto", interpolation="bicubic")
     axes.set_title(name)
-    axes.set_xlabel("first coordinate of w_i")
-    axes.set_ylabel("second coordinate of w_i")
+    flat = ends.shape[1] == 2
+    axes.set_xlabel("first coordinate of w_i" if flat else "w_i from absent to present")
+    axes.set_ylabel("second coordinate of w_i" if flat else "w_i along its greatest spread across")
     for words, (x, y), colour in (("absent", absent, ABSENT), ("present", present, PRESENT)):
         if edges[0] <= x <= edges[1] and edges[2] <= y <= edges[3]:
             axes.plot(x, y, "o", color=colour, markeredgecolor="white", markersize=7)
@@ -166,13 +186,33 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int = 100) -> None:
         figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=dpi)
 
 
+def plane(w: Tensor, y: Tensor) -> Tensor:
+    """Two axes (2, w_dim), orthonormal, of the plane that shows the points w (N, w_dim) of attribute y (N,) best.
+
+    The coordinates themselves where there are two. Otherwise the direction from the mean of the points without the
+    attribute to that of those with it (where one class is missing, the greatest spread), and the greatest spread
+    across.
+    """
+    if w.shape[1] == 2:
+        return torch.eye(2)
+    centred = w - w.mean(0)
+    first = torch.linalg.svd(centred, full_matrices=False).Vh[0]
+    if 0 < int((y > 0.5).sum()) < len(y):
+        between = w[y > 0.5].mean(0) - w[y <= 0.5].mean(0)
+        first = between / between.norm() if between.norm() > 1e-6 else first
+    across = centred - (centred @ first)[:, None] * first
+    second = torch.linalg.svd(across, full_matrices=False).Vh[0]
+    second = second - (second @ first) * first
+    return torch.stack([first, second / second.norm()])
+
+
 def _check_planes(w_dim: int) -> None:
     if w_dim == 0:
         raise ValueError(
             "expected subspaces of two numbers, got a model without subspaces, which has no planes: use a CSVAE"
         )
-    if w_dim != 2:
-        raise ValueError(f"expected subspaces of two numbers, which are planes, got {w_dim}: train with w_dim = 2")
+    if w_dim < 2:
+        raise ValueError(f"expected subspaces of two numbers or more, got {w_dim}: train with w_dim = 2")
 
 
 def _square(absent: Sequence[float], present: Sequence[float]) -> tuple[Range, Range]:
@@ -181,14 +221,13 @@ def _square(absent: Sequence[float], present: Sequence[float]) -> tuple[Range, R
     return (first - reach, first + reach), (second - reach, second + reach)
 
 
-def _grid(model: AttributeModel, latents: Latents, name: str, across: Tensor, down: Tensor) -> Tensor:
-    """Pictures of all points as one, float32 (rows · S, columns · S, 3)."""
-    second, first = torch.meshgrid(down, across, indexing="ij")
+def _grid(model: AttributeModel, latents: Latents, name: str, points_of_w: Tensor) -> Tensor:
+    """Pictures of all points (rows, columns, w_dim) as one, float32 (rows · S, columns · S, 3)."""
     decoded: list[Tensor] = []
-    for points in torch.stack([first, second], -1).flatten(0, 1).split(64):
+    for points in points_of_w.flatten(0, 1).split(64):
         rows = latents[torch.zeros(len(points), dtype=torch.long, device=latents.z.device)]
         decoded.append(model.decode(model.edit(rows, {name: points})).float().cpu())
-    pictures = torch.cat(decoded).expand(-1, 3, -1, -1).unflatten(0, (len(down), len(across)))
+    pictures = torch.cat(decoded).expand(-1, 3, -1, -1).unflatten(0, points_of_w.shape[:2])
     return pictures.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
 
 

@@ -27,6 +27,7 @@ from csvae_hub.training.objective import Objective
 from csvae_hub.transforms import RandomSetAttribute
 
 TARGET, SPURIOUS, CORRELATION = "Smiling", "Eyeglasses", 0.98
+RECIPE = Path(__file__).with_suffix(".toml")
 Change, Result = Callable[[Tensor, Tensor], Tensor], dict[str, dict[str, list[float]]]
 
 
@@ -44,7 +45,7 @@ class Changed(AttributeData):
 
 def train_csvae(data: AttributeData, seed: int, epochs: int, folder: Path) -> AttributeModel:
     options = {"seed": seed, "epochs": epochs, "num_threads": 1, "grid_every_epochs": 0}
-    recipe = load_recipe("synthetic-faces", {f"trainer.{name}": str(value) for name, value in options.items()})
+    recipe = load_recipe(RECIPE, {f"trainer.{name}": str(value) for name, value in options.items()})
     torch.manual_seed(seed)
     objective = Objective(create_model(recipe.model), recipe.objective, share=torch.from_numpy(data.labels).mean(0))
     return Trainer(objective, recipe.trainer, data, None, folder, quiet=True).fit()

@@ -158,12 +158,35 @@ def test_a_model_without_subspaces_has_no_planes(name):
 
 
 def test_subspaces_that_are_no_planes_are_named():
-    with pytest.raises(
-        ValueError, match="expected subspaces of two numbers, which are planes, got 3: train with w_dim = 2"
-    ):
-        plotting.subspace_planes(codes(w_dim=3), codes().y.numpy())
+    with pytest.raises(ValueError, match="expected subspaces of two numbers or more, got 1: train with w_dim = 2"):
+        plotting.subspace_planes(codes(w_dim=1), codes().y.numpy())
     with pytest.raises(ValueError, match="got 1: train"):
         plotting.traversal(model_of(w_dim=1), torch.rand(1, 3, 16, 16), "A")
+    with pytest.raises(ValueError, match="expected subspaces of two numbers or examples, got 3: give examples"):
+        plotting.traversal(model_of(w_dim=3), torch.rand(1, 3, 16, 16), "A")
+
+
+def test_a_plane_of_more_numbers_shows_the_classes_apart_and_the_greatest_spread_across():
+    torch.manual_seed(0)
+    y = torch.arange(400) % 2
+    w = torch.randn(400, 4) * torch.tensor([0.1, 3.0, 0.2, 0.1]) + 5 * y[:, None] * torch.tensor([0.0, 0.0, 0.0, 1.0])
+    first, second = plotting.plane(w, y)
+    assert first[3] > 0.98
+    assert second[1].abs() > 0.98
+    torch.testing.assert_close(torch.stack([first, second]) @ torch.stack([first, second]).T, torch.eye(2))
+    assert plotting.plane(w, torch.ones(400))[0][1].abs() > 0.98
+    assert torch.equal(plotting.plane(w[:, :2], y), torch.eye(2))
+
+
+def test_planes_and_traversals_of_subspaces_of_four_numbers(tmp_path):
+    model, pictures = model_of(w_dim=4), torch.rand(30, 3, 16, 16)
+    with torch.no_grad():
+        latents = model.encode(pictures)
+    figure = plotting.subspace_planes(latents, latents.y.numpy())
+    shown = figure.axes[0].collections[0].get_offsets()
+    assert np.allclose(shown, latents.w[:, 0] @ plotting.plane(latents.w[:, 0], latents.y[:, 0]).T, atol=1e-5)
+    plotting.save_figure(plotting.traversal(model, latents[:1], "A", steps=3, examples=latents), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_what_cannot_be_traversed_is_named():

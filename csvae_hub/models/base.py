@@ -51,14 +51,10 @@ class AttributeModel(Resting, Pretrained, ABC):
     trains_edits = False
     """Whether `edited_in_training` can be asked for."""
 
-    takes_flow = False
-    """Whether q(z | x) can have a flow: in models whose z is to be silent and whose decoder is told the attributes."""
-
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__()
         if config.model != self.name:
             raise ConfigError(f"model: expected {self.name!r} for {type(self).__name__}, got {config.model!r}")
-        check(not config.flow or self.takes_flow, "flow", f"0 for {self.name}", config.flow)
         self.config = config = replace(config, backbone=with_package(config.backbone))
         self.preprocessor = preprocessor or Preprocessor(size=config.image_size if config.is_image else 64)
         size = self.preprocessor.size

@@ -20,7 +20,6 @@ class CondVAEInfo(ConditionalModel):
     """q(z | x) and p(x | z, y), with an adversary r(y | z) whose cross entropy the encoder raises."""
 
     name = "cond-vae-info"
-    takes_flow = True
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)

@@ -40,7 +40,6 @@ class CSVAE(AttributeModel):
     name = "csvae"
     needs = "w"
     trains_edits = True
-    takes_flow = True
     class_means: Tensor
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:

@@ -202,16 +202,20 @@ def test_the_schedule_begins_anew():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "vae", "flow": 8}, "flow: expected 0 for vae, got 8"),
-        ({"model": "cond-vae", "flow": 8}, "flow: expected 0 for cond-vae, got 8"),
         ({"flow": 8, "erase": True}, "flow: expected 0 where erase is on: one of the two, got 8"),
         ({"flow": 8, "z_dim": 1}, "flow: expected 0 where z_dim is 1, got 8"),
         ({"flow": -1}, "flow: expected 0 to 4096, got -1"),
     ],
 )
-def test_a_flow_where_none_can_be_is_refused(changes, message):
+def test_a_flow_that_can_not_be_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         create_model(ModelConfig(NAMES, **changes))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_whose_z_need_not_be_silent_have_no_flow(kind):
+    model = create_model(ModelConfig(NAMES, kind, z_dim=4, flow=8))
+    assert (model.q_z.flow is not None) == (kind in ("csvae", "cond-vae-info"))
 
 
 @pytest.mark.parametrize("epochs", [-1, 3])
