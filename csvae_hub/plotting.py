@@ -135,8 +135,8 @@ def traversal(
             `subspace_planes`. The plane goes through the picture's point of the class "absent".
 
     Raises:
-        ValueError: a model of vectors or without planes, a subspace of more than two numbers without examples, more than
-            one picture, fewer than 2 steps, or an empty extent.
+        ValueError: a model of vectors or without planes, a subspace of more than two numbers without examples, more
+            than one picture, fewer than 2 steps, or an empty extent.
         UnknownAttributeError: the model has no such attribute.
         MissingExtraError: matplotlib is missing.
     """
