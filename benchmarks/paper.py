@@ -47,11 +47,16 @@ VARIANTS: dict[str, dict[str, str]] = {
     "cond-vae": {"model.model": "cond-vae", **AS_IN_THE_PAPER},
     "cond-vae-info": {"model.model": "cond-vae-info", **AS_IN_THE_PAPER},
     "vae": {"model.model": "vae", **AS_IN_THE_PAPER},
+    "cond-vae, small z": {"model.model": "cond-vae", **AS_IN_THE_PAPER},
+    "cond-vae-info, small z": {"model.model": "cond-vae-info", **AS_IN_THE_PAPER},
+    "vae, small z": {"model.model": "vae", **AS_IN_THE_PAPER},
     "csvae, entropy alone": {"model.model": "csvae", **AS_IN_THE_PAPER, "objective.negative_entropy": "300.0"},
     "csvae, no flow": {"model.model": "csvae", "model.flow": "0"},
     "cond-vae-info, our terms": {"model.model": "cond-vae-info", "objective.negative_cross_entropy": "0.0"},
 }
-"""What is compared, as overrides of the recipe. The last three say what the parts beyond the paper do."""
+"""What is compared, as overrides of the recipe. A small z has the size of CSVAE's z alone; the last three say what the
+parts beyond the paper do.
+"""
 
 MODELS = ("csvae", "cond-vae", "cond-vae-info", "vae")
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -100,13 +105,13 @@ def compare_on(name: str, arguments: argparse.Namespace) -> None:
 def recipe_of(name: str, model: str, seed: int, arguments: argparse.Namespace) -> Recipe:
     """The recipe of a data set for one of `VARIANTS`; that of the Swiss roll has no terms beyond the paper's.
 
-    A model without subspaces gets a z of as many numbers as CSVAE has in z and w together.
+    A model without subspaces gets a z of as many numbers as CSVAE has in z and w together, unless it's to be small.
     """
     overrides = dict(pair.partition("=")[::2] for pair in arguments.overrides)
     ours = VARIANTS[model] if name != "swiss-roll" else {"model.model": VARIANTS[model]["model.model"]}
     overrides |= {**ours, "trainer.seed": str(seed)}
     recipe = load_recipe(RECIPES[name], overrides)
-    if recipe.model.model != "csvae" and name != "swiss-roll":
+    if recipe.model.model != "csvae" and name != "swiss-roll" and not model.endswith("small z"):
         numbers = recipe.model.z_dim + len(recipe.model.attributes) * recipe.model.w_dim
         return load_recipe(RECIPES[name], {**overrides, "model.z_dim": str(numbers)})
     return recipe
