@@ -97,3 +97,12 @@ def test_correlated_codes_and_a_dead_direction_stay_finite():
     z = flow(h, y)
     assert z.isfinite().all()
     torch.testing.assert_close(z[:, 5], h[:, 5], atol=1e-3, rtol=0)
+
+
+def test_the_log_determinant_of_a_flow_counts_the_scales_by_y():
+    flow = ConditionalFlow(4, 2, 16)
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    h, y = torch.randn(1, 4), torch.tensor([[1.0, 0.0]])
+    jacobian = torch.autograd.functional.jacobian(lambda a: flow.changed(a[None], y)[0][0], h[0])
+    torch.testing.assert_close(flow.changed(h, y)[1][0], torch.linalg.slogdet(jacobian).logabsdet, atol=1e-4, rtol=1e-4)

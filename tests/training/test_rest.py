@@ -222,3 +222,12 @@ def test_models_whose_z_need_not_be_silent_have_no_flow(kind):
 def test_not_all_epochs_can_be_rest(epochs):
     with pytest.raises(ConfigError, match=f"rest_epochs: expected 0, or fewer than epochs, got {epochs}"):
         replace(CONFIG, rest_epochs=epochs)
+
+
+def test_an_eraser_rests_with_the_encoder():
+    torch.manual_seed(0)
+    model = create_model(ModelConfig(NAMES, shape=(3, 16, 16), z_dim=4, erase=True))
+    model.rest()
+    before = state(model.train())
+    model(*pictures().batch(torch.tensor([0, 1, 2, 4])))
+    assert not {name for name in changed(before, model.state_dict()) if name.startswith("q_z")}
