@@ -134,11 +134,12 @@ class AttributeModel(Resting, Pretrained, ABC):
         """The posterior of z for features (B, features), told y (B, k) where the model's is."""
         return self.q_z(features, y, observe=False)
 
-    def settle(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def settle(self, batches: Iterable[tuple[Tensor, Tensor]], clear: bool = False) -> None:
         """Computes what takes the whole training data once the weights are final; by default nothing.
 
         Args:
             batches: of x (B, *shape) and y (B, k).
+            clear: class means of subspaces over the clearer half of each class instead of all of it.
         """
 
     # -- what all have in common --------------------------------------------------------------------------------------

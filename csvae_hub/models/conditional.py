@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from csvae_hub.config import ModelConfig
+from csvae_hub.distributions import draw
 from csvae_hub.models.base import AttributeModel, Output, Value
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.values import level
@@ -25,6 +26,15 @@ class ConditionalModel(AttributeModel, ABC):
         """All attributes: k."""
         return len(config.attributes)
 
+    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
+        """Encodes x (B, *shape) in [0, 1], samples z and decodes it with y (B, k), 0, 1 or NaN."""
+        features = self.features(x)
+        logits = self.q_y(features)
+        y = self._filled(y, logits)
+        q_z = self.q_z_given(features, y)
+        z = draw(q_z, generator)
+        return Output(q_z, self.likelihood(self._decoded(z, y)), z, y, logits)
+
     def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
         """Reconstruction and kl_z: minus their sum bounds log p(x | y)."""
         return self._plain_bound(out, x)
@@ -40,6 +50,14 @@ class ConditionalModel(AttributeModel, ABC):
         rows = torch.randint(len(out.z), (batch, out.y.shape[1]), device=out.z.device)
         columns = torch.arange(out.y.shape[1], device=out.z.device)
         return self._without_subspaces(out.z[:batch], out.y[rows, columns])
+
+    def latents_of(
+        self, features: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None
+    ) -> Latents:
+        """Latents of features (B, features), with q(y | x)'s answer where y is None or NaN."""
+        y = self._filled(y, self.q_y(features))
+        q_z = self.q_z_given(features, y)
+        return self._without_subspaces(draw(q_z, generator) if sample else q_z.mean, y)
 
     def decode_tensor(self, latents: Latents) -> Tensor:
         """E p(x | z, y): (B, *shape)."""

@@ -32,9 +32,9 @@ class CSVAEOutput(Output):
 class CSVAE(AttributeModel):
     """A VAE with z, which knows nothing of the attributes, and a subspace w_i of `w_dim` numbers for each attribute.
 
-    `class_means` (k, 2, w_dim) are the means of w_i over the training pictures without and with each attribute, of the
-    clearer half of each (ours: q(w | x, y) need not fill p(w | y), labels are noisy, and an edit is to land among clear
-    cases); running means of all while training, and p(w | y)'s before.
+    `class_means` (k, 2, w_dim) are the means of w_i over the training pictures without and with each attribute (ours:
+    q(w | x, y) need not fill p(w | y)): of all pictures, or, where labels are noisy and an edit is to land among clear
+    cases, of the clearer half of each class; running means of all while training, and p(w | y)'s before.
     """
 
     name = "csvae"
@@ -132,7 +132,7 @@ class CSVAE(AttributeModel):
         return Latents(out.z[:batch], out.w[rows, columns], out.y[rows, columns], self.attributes)
 
     @torch.no_grad()
-    def settle(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def settle(self, batches: Iterable[tuple[Tensor, Tensor]], clear: bool = False) -> None:
         """Sets the eraser, if any, and the class means by all batches; gaps in y are filled in by q(y | x)."""
         self.eval()
         unerased: list[Tensor] = []
@@ -148,7 +148,8 @@ class CSVAE(AttributeModel):
             self.q_z.eraser.fit(torch.cat(unerased), torch.cat(attributes))
         w, y = torch.cat(points), torch.cat(attributes)
         class_means.observe(self.class_means, w, y, momentum=1.0)
-        class_means.observe(self.class_means, w, y, momentum=1.0, counted=self._clear(w, y))
+        if clear:
+            class_means.observe(self.class_means, w, y, momentum=1.0, counted=self._clear(w, y))
 
     def _clear(self, w: Tensor, y: Tensor) -> Tensor:
         """Which examples (B, k) are in the half of their class that lies farthest from the other class."""

@@ -60,8 +60,8 @@ class VAE(AttributeModel):
         class_means.observe(self.class_means, out.q_z.mean.detach()[:, None], out.y)
 
     @torch.no_grad()
-    def settle(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Sets the class means by all batches; gaps in y are filled in by q(y | x)."""
+    def settle(self, batches: Iterable[tuple[Tensor, Tensor]], clear: bool = False) -> None:
+        """Sets the class means of z by all batches; gaps in y are filled in by q(y | x)."""
         self.eval()
         means, attributes = [], []
         for x, y in batches:

@@ -24,6 +24,7 @@ class TrainerConfig:
     gradient. `ema_decay` is that of the exponential average of weights and buffers, 0 for none. `flip` mirrors half of
     the pictures at random. In the last `rest_epochs` the encoder rests (`AttributeModel.rest`): they go on from the
     averaged weights, with the learning rate's schedule begun anew; an epoch has fewer terms then, and no adversary.
+    `clear_means`: edits go to the mean of w_i over the clearer half of a class instead of all of it, for noisy labels.
     `grid_every_epochs` 0 draws none. `num_threads` None leaves torch's own.
     """
 
@@ -46,6 +47,7 @@ class TrainerConfig:
     log_every_steps: int = 50
     num_threads: int | None = None
     flip: bool = True
+    clear_means: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep_checkpoints", "log_every_steps"):

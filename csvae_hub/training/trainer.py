@@ -300,7 +300,7 @@ class Trainer:
     def _finish(self) -> AttributeModel:
         model = self.average.eval()
         _set_memory_format(model, torch.contiguous_format)
-        model.settle(self._all_examples())
+        model.settle(self._all_examples(), self.config.clear_means)
         if self.folder is not None:
             model.save_pretrained(self.folder / "model", extra={"training.json": self._training_record()})
         return model

@@ -196,9 +196,10 @@ def test_settling_fills_missing_attributes(new_model):
     assert torch.equal(model.encode(x).z, erased)
 
 
-def test_edits_go_to_the_means_of_the_clear_half_of_the_classes_once_settled(new_model):
+@pytest.mark.parametrize("half", [False, True])
+def test_edits_go_to_the_means_of_the_classes_or_of_their_clear_halves_once_settled(new_model, half):
     model, x, y = new_model("image"), torch.rand(60, 3, 16, 16), some_y(60)
-    model.settle(zip(x.split(25), y.split(25), strict=True))
+    model.settle(zip(x.split(25), y.split(25), strict=True), clear=half)
     w = model.encode(x, y).w[:, 1]
     absent, present = (w[y[:, 1] == value] for value in (0, 1))
     along = present.mean(0) - absent.mean(0)
@@ -208,7 +209,8 @@ def test_edits_go_to_the_means_of_the_clear_half_of_the_classes_once_settled(new
     }
     latents = model.encode(x[:2])
     for value in (True, False):
-        torch.testing.assert_close(model.set_attribute(latents, "Hat", value).w[0, 1], clear[value].mean(0))
+        expected = (clear[value] if half else w[y[:, 1] == value]).mean(0)
+        torch.testing.assert_close(model.set_attribute(latents, "Hat", value).w[0, 1], expected)
     between = model.set_attribute(latents, "Hat", 0.25).w[0, 1]
     torch.testing.assert_close(between, 0.75 * model.class_means[1, 0] + 0.25 * model.class_means[1, 1])
 

@@ -231,3 +231,9 @@ def test_an_eraser_rests_with_the_encoder():
     before = state(model.train())
     model(*pictures().batch(torch.tensor([0, 1, 2, 4])))
     assert not {name for name in changed(before, model.state_dict()) if name.startswith("q_z")}
+
+
+def test_the_class_means_at_the_end_are_of_all_pictures_or_of_the_clear_ones():
+    every, clear = (trainer(config=replace(CONFIG, clear_means=clear)).fit() for clear in (False, True))
+    assert torch.equal(every.q_w.out, clear.q_w.out)
+    assert not torch.equal(every.class_means, clear.class_means)

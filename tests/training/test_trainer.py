@@ -64,7 +64,7 @@ class TinyModel(nn.Module):
             latents = latents.replace(name, torch.tensor([float(value)]))
         return latents
 
-    def settle(self, batches): ...
+    def settle(self, batches, clear): ...
 
     def save_pretrained(self, folder, *, extra):
         save_weights(folder, {"model": "tiny"}, self.state_dict(), extra)
