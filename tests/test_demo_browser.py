@@ -27,7 +27,9 @@ PHOTO = Path(__file__).resolve().parents[1] / "examples/astronaut-512.png"
 FACE = np.s_[5:200, 130:320]
 """Where in PHOTO a change may reach."""
 GUARD = """
-import sys
+import signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background is started deaf to it
 
 def watch(event, args):
     if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
