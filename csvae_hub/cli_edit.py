@@ -18,7 +18,7 @@ from csvae_hub.errors import MissingExtraError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from csvae_hub.editing import FaceEditor, Job, OpenPhoto, Outcome
+    from csvae_hub.editing import EncodedPhoto, FaceEditor, Job, Outcome
     from csvae_hub.editing.selection import Which
     from csvae_hub.models import AttributeModel, Latents
 
@@ -336,7 +336,7 @@ def _face_editor(model: AttributeModel) -> FaceEditor:
     return editor
 
 
-def _encoded(editor: FaceEditor | AttributeModel, picture: Path, face: Which) -> tuple[Latents, OpenPhoto | None]:
+def _encoded(editor: FaceEditor | AttributeModel, picture: Path, face: Which) -> tuple[Latents, EncodedPhoto | None]:
     """What the face in a picture encodes to; beside it the photo, where there is more than the face."""
     from csvae_hub.models import AttributeModel
 

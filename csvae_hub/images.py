@@ -34,7 +34,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """How a picture becomes what the network takes; travels with the weights as preprocessor.json.
+    """The steps from a picture to the network's input; stored with the weights as preprocessor.json.
 
     The centre square of the picture is resized (Pillow's antialiased bicubic) to `size` pixels a side, RGB in
     `range`. `landmarks` are the five points (x, y) that the training faces were aligned to: eyes, nose, mouth corners,

@@ -1,4 +1,4 @@
-"""What is on the page, and how it looks."""
+"""The components of the page and their style."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csvae_hub.demo.editors import Editors
-from csvae_hub.demo.sitting import HIGHEST, LOWEST, MAX_PIXELS
+from csvae_hub.demo.session import HIGHEST, LOWEST, MAX_PIXELS
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -52,7 +52,7 @@ class Parts:
     """The page and the components that its callbacks read and alter."""
 
     page: gr.Blocks
-    sitting: gr.State
+    session: gr.State
     photo: gr.Image
     example: gr.Button
     faces: gr.Gallery
@@ -74,7 +74,7 @@ def lay_out(editors: Editors) -> Parts:
     import gradio as gr
 
     with gr.Blocks(title="csvae-hub", analytics_enabled=False, delete_cache=(60, FILES_KEPT)) as page:
-        sitting = gr.State(time_to_live=PHOTO_KEPT)
+        session = gr.State(time_to_live=PHOTO_KEPT)
         gr.HTML(HEADER, padding=False)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=250):
@@ -119,7 +119,7 @@ def lay_out(editors: Editors) -> Parts:
         gr.Markdown(NOTES, elem_classes="notes")
     return Parts(
         page=page,
-        sitting=sitting,
+        session=session,
         photo=photo,
         example=example,
         faces=faces,

@@ -15,7 +15,7 @@ from csvae_hub.editing.alignment import Points, Similarity, pixel_middles, sampl
 from csvae_hub.images import LUMA
 
 FEATHER = 0.15
-"""How far the mask takes to rise from 0 at the border of the crop to 1, as a share of its side."""
+"""Width of the mask's rise from 0 at the border of the crop to 1, as a share of its side."""
 _OVERSAMPLING = 4
 _STRIP_PIXELS = 2**19
 

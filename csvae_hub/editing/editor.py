@@ -67,7 +67,7 @@ class FaceEditor:
 
     @cached_property
     def detector(self) -> Detector:
-        """What finds the faces.
+        """The detector of faces.
 
         Raises:
             MissingExtraError: none was given, and OpenCV is missing.
@@ -83,7 +83,7 @@ class FaceEditor:
         """
         return self._detect(open_picture(photo))
 
-    def open(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> OpenPhoto:
+    def open(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> EncodedPhoto:
         """Finds, aligns and encodes the faces of a photo once, so that many edits of it are quick.
 
         Args:
@@ -173,11 +173,11 @@ class FaceEditor:
         return AlignedPhoto(photo, picture, tuple(faces), tuple(skipped), tuple(transforms), tensor)
 
     @torch.no_grad()
-    def encode(self, photos: Sequence[AlignedPhoto]) -> list[OpenPhoto]:
+    def encode(self, photos: Sequence[AlignedPhoto]) -> list[EncodedPhoto]:
         """Encodes the faces of aligned photos in one batch."""
         latents = self.model.encode(torch.cat([photo.crops for photo in photos]))
         return [
-            OpenPhoto(self, photo, part)
+            EncodedPhoto(self, photo, part)
             for photo, part in zip(photos, _split(latents, [len(photo.crops) for photo in photos]), strict=True)
         ]
 
@@ -199,7 +199,7 @@ class FaceEditor:
         return edited
 
     @torch.no_grad()
-    def render(self, photos: Sequence[OpenPhoto], latents: Latents, *, detail: bool = True) -> list[Any]:
+    def render(self, photos: Sequence[EncodedPhoto], latents: Latents, *, detail: bool = True) -> list[Any]:
         """Gives photos with their faces as other latents say, one for each face of all; decoded in one batch.
 
         Raises:
@@ -254,7 +254,7 @@ class FaceEditor:
         return self.open(value).latents if is_path or is_picture else value
 
 
-class OpenPhoto:
+class EncodedPhoto:
     """A photo whose faces are found, aligned and encoded; `FaceEditor.open` makes it.
 
     `faces` are those that are edited, F of them, largest first; `skipped` those that can't be, each with the reason;
@@ -284,7 +284,7 @@ class OpenPhoto:
         return self.editor.render([self], latents, detail=detail)[0]
 
 
-def _latents(photos: Sequence[OpenPhoto]) -> Latents:
+def _latents(photos: Sequence[EncodedPhoto]) -> Latents:
     return Latents.cat([photo.latents for photo in photos])
 
 
@@ -294,7 +294,7 @@ def _split(latents: Latents, lengths: Sequence[int]) -> list[Latents]:
 
 
 def _differ(latents: Latents, others: Latents) -> Tensor:
-    """Which of two batches differ (B,) of bool, in z, w or y."""
+    """Mask (B,) of the rows that differ in z, w or y."""
     pairs = ((latents.z, others.z), (latents.w, others.w), (latents.y, others.y))
     return torch.stack([(one.to(other) != other).flatten(1).any(1) for one, other in pairs]).any(0)
 

@@ -1,4 +1,4 @@
-"""One visitor's photo and what its faces are set to. Knows nothing of the page that shows it."""
+"""One visitor's photo and the changes of its faces, independent of the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from csvae_hub.demo.plane import SIDE, Plane, Point, decoded_faces, with_marks
-from csvae_hub.editing import FaceEditor, OpenPhoto
+from csvae_hub.editing import EncodedPhoto, FaceEditor
 from csvae_hub.errors import ImageError
 from csvae_hub.images import open_picture, to_picture
 from csvae_hub.models import Latents
@@ -23,11 +23,11 @@ LARGE = 0.4
 """Share of the photo's shorter side from which on a face needs no close-up."""
 MAX_PIXELS = 50_000_000
 LOWEST, HIGHEST = -0.5, 1.5
-"""How far a slider goes: a little beyond absent, 0, and present, 1."""
+"""Ends of a slider: a little beyond absent, 0, and present, 1."""
 
 
-class Sitting:
-    """A photo whose faces are found and encoded once, and the changes asked for.
+class Session:
+    """A photo whose faces are found and encoded once, and the changes that the visitor asked for.
 
     Changes are kept for each face; `face` is the number of the one that is being changed, `shown` the attribute whose
     plane is. `close_up` says whether only the face's surroundings are, at first where it is small; `detail` whether the
@@ -61,12 +61,12 @@ class Sitting:
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What can be changed, in the model's order."""
+        """The attributes, in the model's order."""
         return self.editor.model.attributes
 
     @property
     def has_planes(self) -> bool:
-        """Whether the model's subspaces are planes."""
+        """True if the model's subspaces are planes."""
         return self._view.latents.w.shape[-1] == 2
 
     def crops(self) -> list[Image.Image]:
@@ -108,7 +108,7 @@ class Sitting:
     # -- what a visitor sees ----------------------------------------------------------------------------------------
 
     def level(self, name: str) -> float:
-        """Where an attribute of the face is between absent, 0, and present, 1, within what a slider can show."""
+        """The value of an attribute's slider: 0 absent, 1 present."""
         change = self._changes[self.face].get(name)
         level = change if isinstance(change, float) else self._level_of(name)
         return round(min(max(level, LOWEST), HIGHEST), 2)
@@ -123,7 +123,7 @@ class Sitting:
 
     @property
     def plane_is_quick(self) -> bool:
-        """Whether the faces of the shown plane are decoded already, or there is none."""
+        """True if the faces of the shown plane are decoded already, or there is no plane."""
         return not self.has_planes or self._cell_faces[0] == self._key()
 
     def plane(self) -> bytes:
@@ -148,7 +148,7 @@ class Sitting:
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 
-    def _rendered(self, opened: OpenPhoto) -> Image.Image:
+    def _rendered(self, opened: EncodedPhoto) -> Image.Image:
         return opened.render(self._edited(opened.latents), detail=self.detail)
 
     def _edited(self, latents: Latents) -> Latents:
@@ -179,7 +179,7 @@ class Sitting:
         return _point(absent, i), _point(present, i)
 
     def _key(self) -> tuple[Any, ...]:
-        """What the faces of the plane depend on."""
+        """Everything that the faces of the plane depend on."""
         others = {name: value for name, value in self._changes[self.face].items() if name != self.shown}
         return self.face, self.shown, others
 
@@ -197,7 +197,7 @@ class Sitting:
 
 
 def read_file(path: str | Path) -> bytes:
-    """What a file holds.
+    """The content of a file.
 
     Raises:
         ImageError: it is gone.
