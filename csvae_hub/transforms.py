@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +14,11 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from csvae_hub.editing.blending import Paste, check_paste
 from csvae_hub.errors import ImageError
 from csvae_hub.images import load_images, to_picture
 from csvae_hub.models.base import AttributeModel, Value
 from csvae_hub.models.latents import Latents
-
-Paste: TypeAlias = Literal["changed", "difference", "whole"]
-"""Ways to put the decoded face into the picture: see `RandomSetAttribute`."""
 
 WORDS = ("flip", "random", "sample")
 """Words for `value`, besides the values of `AttributeModel.set_attribute` and functions."""
@@ -75,7 +73,7 @@ class RandomSetAttribute(v2.Transform):
             raise ValueError(f"p: expected a probability from 0 to 1, got {p}")
         if isinstance(value, str) and value not in WORDS:
             raise ValueError(f"value: expected {', '.join(WORDS)} or a value that is no text, got {value!r}")
-        _check_paste(paste)
+        check_paste(paste)
         self._source = _Source(model, name)
         self.name, self.value, self.p = name, value, p
         self.paste: Paste = paste
@@ -145,7 +143,7 @@ def counterfactuals(
         UnknownAttributeError: the model has no such attribute.
         ValueError: no picture, a model of vectors or in training mode, or an unknown `paste`.
     """
-    _check_paste(paste)
+    check_paste(paste)
     model = _Source(model, name).model
     if not _is_picture(images):
         raise ImageError(f"expected a PIL image or a tensor (C, H, W) or (B, C, H, W), got {type(images).__name__}")
@@ -231,11 +229,6 @@ def _checked(model: AttributeModel, name: str) -> AttributeModel:
         raise ValueError("model: expected one in eval mode, got one in training mode: call model.eval()")
     model.index(name)
     return model
-
-
-def _check_paste(paste: str) -> None:
-    if paste not in get_args(Paste):
-        raise ValueError(f"paste: expected {', '.join(get_args(Paste))}, got {paste!r}")
 
 
 def _is_picture(thing: Any) -> bool:

@@ -17,11 +17,12 @@ from csvae_hub.models import AttributeModel, Latents
 
 @dataclass(frozen=True)
 class Edited:
-    """An edited picture; for a photo also the number of edited faces, and why others were skipped."""
+    """An edited picture; for a photo also the number of edited faces, why others were skipped, and what stayed."""
 
     picture: Image.Image
     faces: int | None = None
     skipped: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
 
 
 class BatchEditor:
@@ -75,8 +76,13 @@ class BatchEditor:
         else:
             pictures = self._decoded(latents, [photo.picture for photo in batch])
         return [
-            Edited(picture, len(photo.faces), tuple(reason for _, reason in photo.skipped))
-            for photo, picture in zip(batch, pictures, strict=True)
+            Edited(
+                picture,
+                len(photo.faces),
+                tuple(reason for _, reason in photo.skipped),
+                photo.unchanged(self.values, picture) if self.keep_size else (),
+            )
+            for photo, picture in zip(encoded, pictures, strict=True)
         ]
 
     @torch.no_grad()

@@ -55,11 +55,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a job: the error, if any; for a photo the number of edited faces, and why others were skipped."""
+    """The result of a job: the error, if any; for a photo also the fields of `Edited`."""
 
     error: str = ""
     faces: int | None = None
     skipped: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
 
 
 def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
@@ -153,7 +154,7 @@ def edit_files(
         for job, edited, future in saving:
             try:
                 future.result()
-                outcomes[job] = Outcome(faces=edited.faces, skipped=edited.skipped)
+                outcomes[job] = Outcome("", edited.faces, edited.skipped, edited.unchanged)
             except (OSError, ValueError) as error:
                 outcomes[job] = Outcome(f"{job.source}: can't write {job.target}: {error}")
         if saving:
