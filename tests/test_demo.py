@@ -9,6 +9,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from csvae_hub.demo.editors import Editors
 from csvae_hub.demo.plane import CELLS, SIDE, Plane, decoded_faces, with_marks
 from csvae_hub.demo.session import HIGHEST, LOWEST, VIEW_SIDE, read_file
 from csvae_hub.editing import Face, FaceEditor
+from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError, MissingExtraError, NoFaceError, UnknownAttributeError
 from csvae_hub.images import CELEBA_LANDMARKS
 from csvae_hub.models import create_model
@@ -149,10 +151,10 @@ def test_moves_and_picks_are_edits_of_the_library(here, editor):
     here.pick(100, 30)
     values = {"Smiling": 1.25, "Hat": here._plane().point(100, 30)}
     assert here.after() != here.before()
-    for detail in (True, False):
-        here.detail = detail
+    for paste in get_args(Paste):
+        here.paste = paste
         result = pixels(here.download())
-        wished = np.asarray(editor.edit(picture(), values, face=0, detail=detail)).astype(int)
+        wished = np.asarray(editor.edit(picture(), values, face=0, paste=paste)).astype(int)
         assert abs(result - wished).max() <= 1  # two faces in a batch round otherwise than one
         assert abs(result - np.asarray(picture())).max() > 10
 
@@ -192,13 +194,26 @@ def test_levels_are_read_from_the_photo_until_they_are_set(here, editor):
     model, latents = editor.model, here._view.latents[0]
     absent, present = (model.edit(latents, {"Hat": value}).w[0, 1] for value in (0.0, 1.0))
     along = (latents.w[0, 1] - absent) @ (present - absent) / (present - absent).square().sum()
-    assert here.level("Hat") == pytest.approx(min(max(along.item(), LOWEST), HIGHEST), abs=0.006)
+    assert here.level("Hat") == pytest.approx(min(max(along.item(), 0), 1), abs=0.006)
     here.move("Hat", 0.31)
     assert here.level("Hat") == 0.31
     here.pick(*here._plane().pixel(tuple(present.tolist())))
     assert here.level("Hat") == 1.0
-    here.pick(0, 0)
-    assert LOWEST <= here.level("Hat") <= HIGHEST
+    for x, y in ((0, 0), (SIDE, SIDE), (0, SIDE), (SIDE, 0)):  # far beyond both ends
+        here.pick(x, y)
+        assert 0 <= here.level("Hat") <= 1
+    here.move("Hat", HIGHEST + 1)
+    assert here.level("Hat") == HIGHEST
+
+
+def test_first_edit_turns_an_attribute_that_the_model_has(here):
+    there = here.level("Hat")
+    here.turn(("Beard", "Hat", "Young"))
+    assert here.level("Hat") == (0.0 if there >= 0.5 else 1.0)
+    assert (here.shown, list(here._changes[0])) == ("Hat", ["Hat"])
+    here.reset()
+    here.turn(("Beard",))
+    assert here.after() == here.before()
 
 
 def test_plane_follows_what_is_moved_and_is_quick_while_it_stays(here):
@@ -239,11 +254,11 @@ def test_wrong_names_and_faces_change_nothing(here):
 def test_large_photo_is_shown_small_and_downloaded_whole(editor):
     large = picture((1600, 1200))
     here = Session(editor, packed(large))
-    here.close_up = False
+    here.close_up, here.paste = False, "difference"
     here.move("Smiling", 1.5)
     assert Image.open(BytesIO(here.after())).size == (VIEW_SIDE, round(VIEW_SIDE * 3 / 4))
     result, original = pixels(here.download()), np.asarray(large).astype(int)
-    wished = np.asarray(editor.edit(large, {"Smiling": 1.5}, face=0)).astype(int)
+    wished = np.asarray(editor.edit(large, {"Smiling": 1.5}, face=0, paste="difference")).astype(int)
     assert abs(result - wished).max() <= 1
     assert abs(result - original).max() > 10
 

@@ -16,6 +16,10 @@ MAX_MEGABYTES = 20
 FILES_KEPT, PHOTO_KEPT = 300, 3600
 """Seconds until a file is deleted, and after its last change until a photo is forgotten."""
 
+BESIDE, DIVIDER = "Side by side", "Divider"
+PASTES = [("Where it changes", "changed"), ("The change alone", "difference"), ("The whole face", "whole")]
+"""Labels and names of the ways to put an edit back."""
+
 HEADER = """
 <header>
   <h1>csvae-hub</h1>
@@ -57,9 +61,13 @@ class Parts:
     example: gr.Button
     faces: gr.Gallery
     chosen: gr.Dropdown
+    view: gr.Radio
+    beside: gr.Row
+    before: gr.Image
+    after: gr.Image
     compare: gr.ImageSlider
     close_up: gr.Checkbox
-    detail: gr.Checkbox
+    paste: gr.Radio
     reset: gr.Button
     download: gr.Button
     file: gr.DownloadButton
@@ -97,16 +105,29 @@ def lay_out(editors: Editors) -> Parts:
                     elem_id="model",
                 )
             with gr.Column(scale=11, min_width=320):
+                with gr.Row(elem_id="beside") as beside:
+                    before, after = (
+                        gr.Image(
+                            label=label, interactive=False, buttons=["fullscreen"], height=480, elem_id=label.lower()
+                        )
+                        for label in ("Before", "After")
+                    )
                 compare = gr.ImageSlider(
-                    label="Before and after", type="filepath", buttons=["fullscreen"], max_height=560, elem_id="compare"
+                    label="Before and after",
+                    type="filepath",
+                    buttons=["fullscreen"],
+                    max_height=560,
+                    visible=False,
+                    elem_id="compare",
                 )
                 with gr.Row():
                     reset = gr.Button("Reset", elem_id="reset")
                     download = gr.Button("Download PNG", variant="primary", elem_id="download")
                     file = gr.DownloadButton(visible="hidden", elem_id="file")
                 with gr.Row():
-                    close_up = gr.Checkbox(label="Close-up of the face", container=False, elem_id="close-up")
-                    detail = gr.Checkbox(True, label="Keep the photo's detail", container=False, elem_id="detail")
+                    view = gr.Radio([BESIDE, DIVIDER], value=BESIDE, label="View", elem_id="view")
+                    paste = gr.Radio(PASTES, value="changed", label="Put back", elem_id="paste")
+                close_up = gr.Checkbox(label="Close-up of the face", container=False, elem_id="close-up")
             with gr.Column(scale=9, min_width=320):
                 with gr.Group(elem_id="sliders"):
                     sliders = [
@@ -124,9 +145,13 @@ def lay_out(editors: Editors) -> Parts:
         example=example,
         faces=faces,
         chosen=chosen,
+        view=view,
+        beside=beside,
+        before=before,
+        after=after,
         compare=compare,
         close_up=close_up,
-        detail=detail,
+        paste=paste,
         reset=reset,
         download=download,
         file=file,

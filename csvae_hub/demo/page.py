@@ -14,8 +14,9 @@ import torch
 
 from csvae_hub import hub
 from csvae_hub.demo.editors import Editors
-from csvae_hub.demo.layout import CSS, MAX_MEGABYTES, Parts, lay_out, theme
+from csvae_hub.demo.layout import BESIDE, CSS, DIVIDER, MAX_MEGABYTES, Parts, lay_out, theme
 from csvae_hub.demo.session import Session, read_file
+from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError, WeightsError, require
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).with_name("astronaut.jpg")
 """Eileen Collins, photographed by NASA (1993), in the public domain."""
+FIRST_EDITS = ("Eyeglasses", "Smiling", "Mouth_Slightly_Open")
+"""Attributes whose change shows: the example photo opens with the first of them turned that the model has."""
 VISITORS = 100
 """Most photos in memory; beyond, the visitor who waited longest has to choose it again."""
 WAITING, AT_ONCE = 64, 2
@@ -97,14 +100,16 @@ def _connect(parts: Parts, editors: Editors) -> None:
 
     # -- what the page shall show -----------------------------------------------------------------------------------
 
-    def photos(here: Session) -> tuple[str, str]:
-        return kept(here.before(), "before.jpg"), kept(here.after(), "after.jpg")
+    def photos(here: Session) -> list[Any]:
+        """The values of `shown_photos`."""
+        before, after = kept(here.before(), "before.jpg"), kept(here.after(), "after.jpg")
+        return [before, after, (before, after)]
 
     def drawn(here: Session) -> str | None:
         return kept(here.plane(), "plane.jpg") if here.has_planes else None
 
     def seen(here: Session) -> list[Any]:
-        return [here, photos(here), drawn(here), here.shown]
+        return [here, *photos(here), drawn(here), here.shown]
 
     def all_seen(here: Session) -> list[Any]:
         spare = [gr.skip()] * (len(parts.sliders) - len(here.attributes))
@@ -125,7 +130,7 @@ def _connect(parts: Parts, editors: Editors) -> None:
             gr.Column(visible=here is None or here.has_planes),
             gr.Gallery(crops, selected_index=0, visible=True if len(crops) > 1 else "hidden"),
             gr.Checkbox(value=here is not None and here.close_up, interactive=here is not None),
-            gr.Checkbox(value=True, interactive=here is not None),
+            gr.Radio(value="changed", interactive=here is not None),
             *[gr.Button(interactive=here is not None)] * 2,
         ]
 
@@ -135,10 +140,12 @@ def _connect(parts: Parts, editors: Editors) -> None:
         except ImageError as error:
             gr.Warning(str(error), title="This photo can't be edited")
             return closed(model)
-        return [*seen(here)[:3], *arranged(model, here)]
+        if source == EXAMPLE.read_bytes():
+            here.turn(FIRST_EDITS)
+        return [*seen(here)[:-1], *arranged(model, here)]
 
     def closed(model: str) -> list[Any]:
-        return [None, None, None, *arranged(model, None)]
+        return [*[None] * 5, *arranged(model, None)]
 
     # -- what a visitor does ----------------------------------------------------------------------------------------
 
@@ -161,7 +168,7 @@ def _connect(parts: Parts, editors: Editors) -> None:
     def move(here: Session | None, value: float, i: int) -> list[Any]:
         with using(here) as here:
             here.move(here.attributes[i], value)
-            return [here, photos(here), drawn(here) if here.plane_is_quick else gr.skip(), here.shown]
+            return [here, *photos(here), drawn(here) if here.plane_is_quick else gr.skip(), here.shown]
 
     def show(here: Session | None, name: str) -> list[Any]:
         with using(here) as here:
@@ -175,10 +182,13 @@ def _connect(parts: Parts, editors: Editors) -> None:
         with here.lock:
             return drawn(here)
 
-    def frame(here: Session | None, close_up: bool, detail: bool) -> list[Any]:
+    def frame(here: Session | None, close_up: bool, paste: Paste) -> list[Any]:
         with using(here) as here:
-            here.close_up, here.detail = close_up, detail
+            here.close_up, here.paste = close_up, paste
             return seen(here)
+
+    def look(view: str) -> list[Any]:
+        return [gr.Row(visible=view == BESIDE), gr.ImageSlider(visible=view == DIVIDER)]
 
     def pick(here: Session | None, event: gr.SelectData) -> list[Any]:
         with using(here) as here:
@@ -209,20 +219,21 @@ def _connect(parts: Parts, editors: Editors) -> None:
         trigger_mode="always_last",  # of what happens while one is worked at, only the last is worked at
     )
     live = functools.partial(on, show_progress="hidden")
-    opens = functools.partial(on, show_progress_on=parts.compare)
+    opens = functools.partial(on, show_progress_on=[parts.after, parts.compare])
     p = parts
-    change = [p.session, p.compare, p.plane, p.shown]
+    shown_photos = [p.before, p.after, p.compare]
+    change = [p.session, *shown_photos, p.plane, p.shown]
     everything = [*change, *p.sliders]
     photo = [
         p.session,
-        p.compare,
+        *shown_photos,
         p.plane,
         *p.sliders,
         p.shown,
         p.kinds,
         p.faces,
         p.close_up,
-        p.detail,
+        p.paste,
         p.reset,
         p.download,
     ]
@@ -235,7 +246,8 @@ def _connect(parts: Parts, editors: Editors) -> None:
         live([slider.input], functools.partial(move, i=i), [p.session, slider], change)
     live([p.shown.input], show, [p.session, p.shown], [p.session, p.plane])
     live([p.shown.change], draw, [p.session], [p.plane])
-    live([p.close_up.input, p.detail.input], frame, [p.session, p.close_up, p.detail], change)
+    live([p.close_up.input, p.paste.input], frame, [p.session, p.close_up, p.paste], change)
+    live([p.view.change], look, [p.view], [p.beside, p.compare])
     live([p.plane.select], pick, [p.session], everything)
     live([p.faces.select], choose, [p.session], everything)
     live([p.reset.click], take_back, [p.session], everything)

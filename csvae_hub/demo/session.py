@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from csvae_hub.demo.plane import SIDE, Plane, Point, decoded_faces, with_marks
 from csvae_hub.editing import EncodedPhoto, FaceEditor
+from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError
 from csvae_hub.images import open_picture, to_picture
 from csvae_hub.models import Latents
@@ -30,8 +32,8 @@ class Session:
     """A photo whose faces are found and encoded once, and the changes that the visitor asked for.
 
     Changes are kept for each face; `face` is the number of the one that is being changed, `shown` the attribute whose
-    plane is. `close_up` says whether only the face's surroundings are, at first where it is small; `detail` whether the
-    photo's own detail is kept, as `FaceEditor.edit` tells. Whoever uses it from several threads holds `lock`.
+    plane is. `close_up` shows only the face's surroundings, at first where it is small; `paste` is the way to put
+    edits back, as in `FaceEditor.edit`. Whoever uses it from several threads holds `lock`.
 
     Args:
         editor: with the model.
@@ -56,7 +58,7 @@ class Session:
         self._picture = small
         self.face = 0
         self.shown = self.attributes[0]
-        self.detail = True
+        self.paste: Paste = "changed"
         self.close_up = self._view.faces[0].size < LARGE * min(size)
 
     @property
@@ -79,6 +81,11 @@ class Session:
         """Sets an attribute of the face to a number, 0 absent and 1 present, and shows its plane."""
         self.show(name)
         self._changes[self.face][name] = float(value)
+
+    def turn(self, names: Sequence[str]) -> None:
+        """Moves the first of some attributes that the model has to the other end: a first edit, to be seen."""
+        for name in [name for name in names if name in self.attributes][:1]:
+            self.move(name, float(self.level(name) < 0.5))
 
     def show(self, name: str) -> None:
         """Shows the plane of an attribute."""
@@ -108,10 +115,11 @@ class Session:
     # -- what a visitor sees ----------------------------------------------------------------------------------------
 
     def level(self, name: str) -> float:
-        """The value of an attribute's slider: 0 absent, 1 present."""
+        """The value of an attribute's slider: the one it was moved to, or else the model's, no further than 0 or 1."""
         change = self._changes[self.face].get(name)
-        level = change if isinstance(change, float) else self._level_of(name)
-        return round(min(max(level, LOWEST), HIGHEST), 2)
+        if isinstance(change, float):
+            return round(min(max(change, LOWEST), HIGHEST), 2)
+        return round(min(max(self._level_of(name), 0.0), 1.0), 2)
 
     def before(self) -> bytes:
         """The photo as it came, or the face's surroundings, as a JPEG of at most VIEW_SIDE pixels a side."""
@@ -149,7 +157,7 @@ class Session:
     # -- helpers ----------------------------------------------------------------------------------------------------
 
     def _rendered(self, opened: EncodedPhoto) -> Image.Image:
-        return opened.render(self._edited(opened.latents), detail=self.detail)
+        return opened.render(self._edited(opened.latents), paste=self.paste)
 
     def _edited(self, latents: Latents) -> Latents:
         """The faces' latents with each one's changes."""
