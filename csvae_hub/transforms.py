@@ -52,7 +52,7 @@ class RandomSetAttribute(v2.Transform):
         p: the probability, for each example.
         paste: "changed" puts the decoded edit where it differs much from the decoded original, and leaves the
             picture elsewhere (ours): no ghosts remain, and the rest can't change. "difference" adds decoded edit minus
-            decoded original to the picture, as `FaceEditor` does: all detail stays, also that of glasses that should
+            decoded original to the picture: all detail stays, also that of glasses that should
             go. "whole" puts the decoded square, as `AttributeModel.set_attribute` does.
 
     Raises:

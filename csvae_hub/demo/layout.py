@@ -46,6 +46,7 @@ header p { margin: 0; opacity: 0.8; }
 #sliders .min_value, #sliders .max_value { display: none; }
 #plane img { cursor: crosshair; }
 #compare { min-height: 300px; }
+#beside img { width: 100%; height: 100%; object-fit: contain; }
 .notes { font-size: 0.85rem; opacity: 0.8; max-width: 75em; }
 footer { display: none !important; }
 """
@@ -104,11 +105,11 @@ def lay_out(editors: Editors) -> Parts:
                     visible=len(editors.choices) > 1,
                     elem_id="model",
                 )
-            with gr.Column(scale=11, min_width=320):
+            with gr.Column(scale=13, min_width=320):
                 with gr.Row(elem_id="beside") as beside:
                     before, after = (
                         gr.Image(
-                            label=label, interactive=False, buttons=["fullscreen"], height=480, elem_id=label.lower()
+                            label=label, interactive=False, buttons=["fullscreen"], height=400, elem_id=label.lower()
                         )
                         for label in ("Before", "After")
                     )
@@ -128,7 +129,7 @@ def lay_out(editors: Editors) -> Parts:
                     view = gr.Radio([BESIDE, DIVIDER], value=BESIDE, label="View", elem_id="view")
                     paste = gr.Radio(PASTES, value="changed", label="Put back", elem_id="paste")
                 close_up = gr.Checkbox(label="Close-up of the face", container=False, elem_id="close-up")
-            with gr.Column(scale=9, min_width=320):
+            with gr.Column(scale=8, min_width=320):
                 with gr.Group(elem_id="sliders"):
                     sliders = [
                         gr.Slider(LOWEST, HIGHEST, 0, step=0.01, buttons=[], elem_id=f"slider-{i}")
