@@ -125,6 +125,7 @@ def edit(
         raise click.UsageError("--no-keep-size writes one face a photo: leave out --face all, or give --face N")
     from csvae_hub import opening
     from csvae_hub.editing import PlanError, edit_files, left_out, plan_files
+    from csvae_hub.editing.xmp import SOURCE_TYPE
 
     opening.MAX_PIXELS = int(1e6 * max_megapixels)
     try:
@@ -147,10 +148,12 @@ def edit(
             model_name=model_name,
             advance=advance,
         )
-    _report(outcomes, model_name, output, as_json, others)
+    _report(outcomes, model_name, output, as_json, others, SOURCE_TYPE if mark else None)
 
 
-def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool, others: list[str]) -> None:
+def _report(
+    outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool, others: list[str], mark: str | None
+) -> None:
     """Says what was done and what was not; leaves with 1 where a picture failed."""
     done = {job: outcome for job, outcome in outcomes.items() if not outcome.error}
     failed = {job: outcome.error for job, outcome in outcomes.items() if outcome.error}
@@ -163,7 +166,7 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
             for job, one in done.items()
         ]
         failures = [{"input": str(job.source), "error": error} for job, error in failed.items()]
-        print_json({"model": model_name, "edited": edited, "failed": failures, "left_out": others})
+        print_json({"model": model_name, "edited": edited, "failed": failures, "left_out": others, "mark": mark})
     else:
         click.echo(f"{len(done)} of {len(outcomes)} written to {output}")
     for line in others:
