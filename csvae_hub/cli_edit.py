@@ -81,18 +81,9 @@ _one_face_option = click.option(
 )
 @model_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
+@click.option("--mark/--no-mark", default=True, show_default=True, help="Mark edited pictures as such, in XMP.")
 @click.option(
-    "--mark/--no-mark",
-    default=True,
-    show_default=True,
-    help="Write into each edited picture that it is one, with model and values (XMP).",
-)
-@click.option(
-    "--max-megapixels",
-    type=click.FloatRange(min=0.01),
-    default=100,
-    show_default=True,
-    help="Refuse larger pictures; each megapixel may take 12 MB.",
+    "--max-megapixels", type=click.FloatRange(min=0.01), default=100, help="Larger ones fail.  [default: 100]"
 )
 @device_option
 @json_option
