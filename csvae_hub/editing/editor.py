@@ -174,11 +174,11 @@ class FaceEditor:
         name: str,
         value: Value = True,
         *,
+        generator: torch.Generator | None = None,
         face: Which = "largest",
         landmarks: Any = None,
         paste: Paste = "changed",
         detail: bool | None = None,
-        generator: torch.Generator | None = None,
     ) -> Any:
         """Changes one attribute; see `edit`."""
         return self.edit(
