@@ -198,41 +198,48 @@ class LikelihoodConfig:
 class ModelConfig:
     """Everything that is needed to build a model before its weights are read.
 
-    `shape` is (C, H, W) with H = W a power of two from 16 to 256 for images, or (D,) for vectors. `residual` writes
-    q(w | x, y) as an offset from p(w | y) in units of its scale; `erase` removes from E[z | x] what a linear probe
-    reads of y; `flow` is the width of a `ConditionalFlow` that takes the rest, in models with an adversary, 0 for none.
-    `min_scale` is the least scale of q(z | x) in any direction: without noise nothing is too small to say something
-    in. All four are ours; with all off the model is the paper's.
+    `shape` is (C, H, W) with H = W a power of two from 16 to 256 for images, or (D,) for vectors. `adversary` holds the
+    widths of the adversary's hidden layers. The rest is ours, and off by default: the default model is the paper's.
+
+    z_grid: side of the grid of z, which then is (z_dim / z_grid², z_grid, z_grid), flattened; 1 is a vector.
+    residual: write q(w | x, y) as an offset from p(w | y) in units of its scale.
+    correction: a hidden layer in the mean of q(z | x).
+    erase: remove from E[z | x] what a linear probe reads of y (`LinearEraser`).
+    flow: width of a `ConditionalFlow` that removes the rest, in models with an adversary; 0 for none.
+    min_scale: lower bound of the scale of q(z | x); otherwise y can hide in nearly noise-free directions.
     """
 
     attributes: tuple[str, ...]
     model: str = "csvae"
     shape: tuple[int, ...] = (3, 64, 64)
     z_dim: int = 128
+    z_grid: int = 1
     w_dim: int = 2
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     priors: dict[str, AttributePrior] = field(default_factory=dict[str, AttributePrior])
     learn_priors: bool = False
     likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+    adversary: tuple[int, ...] = (256, 256)
     residual: bool = False
+    correction: bool = False
     erase: bool = False
     flow: int = 0
     min_scale: float = 0.0
-    adversary_width: int = 256
-    adversary_depth: int = 2
 
     def __post_init__(self) -> None:
         check(0 < len(self.attributes) <= MAX_PARAMETER_SIZE, "attributes", "at least one name", self.attributes)
         check(all(self.attributes), "attributes", "names that are not empty", self.attributes)
         check(len(set(self.attributes)) == len(self.attributes), "attributes", "each name once", self.attributes)
-        for name in ("z_dim", "w_dim", "adversary_width"):
-            value = getattr(self, name)
+        sizes = {"z_dim": self.z_dim, "w_dim": self.w_dim} | {
+            f"adversary[{i}]": width for i, width in enumerate(self.adversary)
+        }
+        for name, value in sizes.items():
             check(1 <= value <= MAX_PARAMETER_SIZE, name, f"1 to {MAX_PARAMETER_SIZE}", value)
+        check(len(self.adversary) <= 8, "adversary", "at most 8 layers", self.adversary)
         check(0 <= self.flow <= MAX_PARAMETER_SIZE, "flow", f"0 to {MAX_PARAMETER_SIZE}", self.flow)
         check(0 <= self.min_scale < 1, "min_scale", "0 or more, less than 1", self.min_scale)
         check(not self.flow or self.z_dim > 1, "flow", "0 where z_dim is 1", self.flow)
         check(not (self.flow and self.erase), "flow", "0 where erase is on: one of the two", self.flow)
-        check(0 <= self.adversary_depth <= 8, "adversary_depth", "0 to 8", self.adversary_depth)
         if len(self.shape) == 3:
             channels, height, width = self.shape
             check(channels in (1, 3), "shape", "1 or 3 channels first", self.shape)
@@ -241,6 +248,13 @@ class ModelConfig:
         else:
             check(len(self.shape) == 1, "shape", "(C, H, W) for images or (D,) for vectors", self.shape)
             check(1 <= self.shape[0] <= MAX_PARAMETER_SIZE, "shape", f"1 to {MAX_PARAMETER_SIZE} values", self.shape)
+        if self.z_grid != 1:
+            check(self.is_image, "z_grid", "1 for a model of vectors", self.z_grid)
+            sides = [side for side in (4, 8, 16, 32, 64) if side < self.shape[-1]]
+            check(self.z_grid in sides, "z_grid", f"1, or one of {sides}", self.z_grid)
+            check(self.z_dim % self.z_grid**2 == 0, "z_dim", f"a multiple of z_grid² = {self.z_grid**2}", self.z_dim)
+            vector = not (self.flow or self.erase or self.correction)
+            check(vector, "z_grid", "1 where flow, erase or correction is on", self.z_grid)
         for name in self.priors:
             known = name in self.attributes
             check(known, "priors", f"attributes of this model ({', '.join(self.attributes)})", name)

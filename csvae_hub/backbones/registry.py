@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import TypeVar
 
 from csvae_hub.backbones.base import Backbone
-from csvae_hub.config import BackboneConfig, shown
+from csvae_hub.config import BackboneConfig, check, shown
 from csvae_hub.errors import ConfigError, did_you_mean
 
 GROUP = "csvae_hub.backbones"
@@ -54,13 +54,19 @@ def list_backbones() -> list[str]:
     return sorted(_BACKBONES)
 
 
-def create_backbone(config: BackboneConfig, shape: tuple[int, ...], z_dim: int, condition_dim: int) -> Backbone:
+def create_backbone(
+    config: BackboneConfig, shape: tuple[int, ...], z_dim: int, condition_dim: int, z_grid: int = 1
+) -> Backbone:
     """Builds the backbone that `config.name` names for data of one shape.
 
     Raises:
-        ConfigError: `find_backbone` finds none, or the backbone doesn't take data of this shape.
+        ConfigError: `find_backbone` finds none, or the backbone doesn't take data of this shape or a z with a grid.
     """
-    return find_backbone(config)(shape, z_dim, condition_dim, config)
+    cls = find_backbone(config)
+    if z_grid == 1:
+        return cls(shape, z_dim, condition_dim, config)
+    check("z_grid" in inspect.signature(cls).parameters, "z_grid", f"1 for backbone {config.name!r}", z_grid)
+    return cls(shape, z_dim, condition_dim, config, z_grid)  # pyright: ignore[reportCallIssue]
 
 
 def find_backbone(config: BackboneConfig) -> type[Backbone]:

@@ -48,7 +48,7 @@ def encode_both(model: AttributeModel, data: AttributeData) -> tuple[Latents, La
             x, y = data.batch(rows)
             features = model.backbone.encode(as_input(model, x))
             for found, told in ((inferred, None), (labelled, y.to(features))):
-                found.append(model.latents_of(features, told, False, None).to("cpu"))
+                found.append(model.posterior_latents(features, told, False, None).to("cpu"))
     return _checked(Latents.cat(inferred)), _checked(Latents.cat(labelled))
 
 

@@ -1,4 +1,4 @@
-"""A flow that takes out of a code what it says of the attributes, and nothing else."""
+"""Layers behind the mean of q(z | x) that remove what it says of y (ours): a linear one, and a flow."""
 
 from __future__ import annotations
 
@@ -9,6 +9,79 @@ from csvae_hub.backbones.mlp import mlp
 
 LAYERS = 8
 STEPS = 1500
+
+
+class LinearEraser(nn.Module):
+    """The smallest affine change of h after which no linear probe reads y (LEACE, Belrose et al. 2023).
+
+    r(h) = h − W⁺ P W (h − E h) with W = Σ_hh^(−½) and P the projection on the columns of W Σ_hy. The moments are
+    running averages, updated by `observe`, and P is computed anew at every 8th of its calls; the identity until then.
+    All are buffers: nothing here is trained.
+    """
+
+    mean_h: Tensor
+    mean_y: Tensor
+    second_hh: Tensor
+    cross_hy: Tensor
+    projection: Tensor
+    weight: Tensor
+    batches: Tensor
+
+    def __init__(self, dim: int, attributes: int, momentum: float = 0.003) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean_h", torch.zeros(dim))
+        self.register_buffer("mean_y", torch.zeros(attributes))
+        self.register_buffer("second_hh", torch.zeros(dim, dim))
+        self.register_buffer("cross_hy", torch.zeros(dim, attributes))
+        self.register_buffer("projection", torch.zeros(dim, dim))
+        self.register_buffer("weight", torch.zeros(()))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Erased h, (B, dim) to (B, dim)."""
+        mean = self.mean_h.to(h) / self.weight.to(h).clamp(min=1e-8)
+        return h - (h - mean) @ self.projection.to(h).T
+
+    def fit(self, h: Tensor, y: Tensor) -> None:
+        """Sets the moments to those of h (N, dim) and y (N, attributes) alone."""
+        for buffer in self.buffers():
+            buffer.zero_()
+        self.observe(h, y)
+
+    @torch.no_grad()
+    def observe(self, h: Tensor, y: Tensor) -> None:
+        """Takes a batch h (B, dim), y (B, attributes) without NaN into the running moments."""
+        m = self.momentum
+        h, y = h.float(), y.float()
+        n = len(h)
+        for buffer, value in (
+            (self.mean_h, h.mean(0)),
+            (self.mean_y, y.mean(0)),
+            (self.second_hh, h.T @ h / n),
+            (self.cross_hy, h.T @ y / n),
+            (self.weight, torch.ones((), device=h.device)),
+        ):
+            buffer.mul_(1 - m).add_(value, alpha=m)
+        if self.batches % 8 == 0:
+            self.solve()
+        self.batches += 1
+
+    @torch.no_grad()
+    def solve(self) -> None:
+        """Computes the projection from the moments."""
+        mean_h, mean_y = self.mean_h / self.weight, self.mean_y / self.weight
+        covariance = (self.second_hh / self.weight - mean_h[:, None] * mean_h).double()
+        cross = (self.cross_hy / self.weight - mean_h[:, None] * mean_y).double()
+        values, vectors = torch.linalg.eigh(covariance)
+        kept = values > 1e-6 * values.max().clamp(min=1e-12)
+        inverse_root = torch.where(kept, values.clamp(min=1e-30).rsqrt(), torch.zeros_like(values))
+        root = torch.where(kept, values.clamp(min=0).sqrt(), torch.zeros_like(values))
+        whiten = (vectors * inverse_root) @ vectors.T
+        colour = (vectors * root) @ vectors.T
+        u, s, _ = torch.linalg.svd(whiten @ cross, full_matrices=False)
+        u = u * (s > 1e-5 * s.max().clamp(min=1e-12))
+        self.projection.copy_(colour @ (u @ u.T) @ whiten)
 
 
 class Couplings(nn.Module):

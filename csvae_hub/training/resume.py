@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from csvae_hub.errors import ConfigError
+
 TENSORS = "tensors.safetensors"
 PROGRESS = "progress.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+KEPT = 2
 
 
-def save_checkpoint(
-    folder: Path, batches: int, tensors: dict[str, Tensor], progress: dict[str, Any], keep: int
-) -> Path:
-    """Writes `folder/batch-<batches>` and removes all but the newest `keep` checkpoints.
+def save_checkpoint(folder: Path, batches: int, tensors: dict[str, Tensor], progress: dict[str, Any]) -> Path:
+    """Writes `folder/batch-<batches>` and removes all but the newest `KEPT` checkpoints.
 
-    The checkpoint is written under a temporary name and renamed when it is on the disk, so that a process killed at
-    any moment leaves whole checkpoints only. `progress` is plain JSON.
+    It is written under a temporary name and renamed when it is on the disk, so that a process killed at any moment
+    leaves complete checkpoints only. `progress` is plain JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for left_over in folder.glob(".writing-*"):
@@ -44,7 +46,7 @@ def save_checkpoint(
         shutil.rmtree(target)
     writing.rename(target)
     _to_disk(folder)
-    for old in list_checkpoints(folder)[max(1, keep) :]:
+    for old in list_checkpoints(folder)[KEPT:]:
         shutil.rmtree(old)
     return target
 
@@ -55,19 +57,43 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and progress of the newest checkpoint that can be read whole; None where there is none.
+    """Tensors and progress of the newest complete checkpoint; None where there is none.
 
-    A damaged checkpoint is warned of by name and passed over.
+    Warns of a damaged checkpoint by name and passes it over.
     """
     for path in list_checkpoints(folder):
         try:
             progress = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
-            if progress["format_version"] > FORMAT_VERSION:
+            if progress["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format_version {progress['format_version']}, this version reads {FORMAT_VERSION}")
             return load_file(path / TENSORS), progress
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             warnings.warn(f"checkpoint {path} can't be read ({error}): trying the one before it", stacklevel=2)
     return None
+
+
+def check_identity(now: Mapping[str, Any], then: Mapping[str, Any], folder: Path) -> None:
+    """Refuses a checkpoint of another configuration or other data.
+
+    Raises:
+        ConfigError: a field differs; the error names it.
+    """
+    now, then = flat(now), flat(then)
+    for name in sorted(now.keys() | then.keys()):
+        before, value = then.get(name), now.get(name)
+        if before != value:
+            raise ConfigError(
+                f"{name}: the checkpoint in {folder} was made with {before!r}, this run has {value!r}: "
+                "keep the value, or train in another folder, or without resuming"
+            )
+
+
+def flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Nested tables as plain JSON values under dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{where}{key}.") if isinstance(value, Mapping) else {f"{where}{key}": value}
+    return json.loads(json.dumps(found))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
