@@ -147,10 +147,8 @@ class _Facts:
     def _summary(self) -> str:
         kind = f"{self.shape[1]}×{self.shape[2]} pictures" if self.is_image else f"vectors of {self.shape[0]} numbers"
         names = ", ".join(plain(name) for name in self.attributes)
-        return (
-            f"A {plain(self.description)} of {kind} with {_count(len(self.attributes), 'attribute')}: {names}."
-            f" {self.edits}".rstrip()
-        )
+        count = "1 attribute" if len(self.attributes) == 1 else f"{len(self.attributes)} attributes"
+        return f"A {plain(self.description)} of {kind} with {count}: {names}. {self.edits}".rstrip()
 
     def _three_lines(self) -> str:
         wanted = next((a for a in ("Eyeglasses", "Smiling") if a in self.attributes), self.attributes[0])
@@ -198,18 +196,16 @@ class _Facts:
             return "Not stated: there is no training.json."
         data = f"Data: {', '.join(plain(d) for d in self.datasets)}." if self.datasets else "The data is not named."
         keys = ("epochs", "batch_size", "learning_rate", "precision", "seed")
-        rows: list[tuple[str, ...]] = []
-        for name, run in self.runs.items():
-            seconds, examples = run.get("elapsed_seconds"), run.get("examples")
-            rows.append(
-                (
-                    plain(name),
-                    f"{examples:,}" if isinstance(examples, int) else "–",
-                    *(plain(str(at(run, "trainer", key, default="–"))) for key in keys),
-                    plain(str(run.get("device", "–"))),
-                    f"{seconds / 60:.0f}" if is_number(seconds) else "–",
-                )
+        rows = [
+            (
+                plain(name),
+                f"{n:,}" if isinstance(n := run.get("examples"), int) else "–",
+                *(plain(str(at(run, "trainer", key, default="–"))) for key in keys),
+                plain(str(run.get("device", "–"))),
+                f"{seconds / 60:.0f}" if is_number(seconds := run.get("elapsed_seconds")) else "–",
             )
+            for name, run in self.runs.items()
+        ]
         head = ("run", "examples", "epochs", "batch", "learning rate", "precision", "seed", "device", "minutes")
         return f"{data} Everything else is in `training.json`.\n\n{table(head, rows)}"
 
@@ -292,10 +288,6 @@ def _data_name(table: Mapping[str, Any]) -> str | None:
 
 def _unique(values: Any) -> list[str]:
     return list(dict.fromkeys(value for value in values if isinstance(value, str) and value))
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _quoted(text: str) -> str:

@@ -46,7 +46,7 @@ PER_ATTRIBUTE = (
         ),
     ),
 )
-"""For each table by attribute: its caption, and columns of title, place in evaluation.json (* is the attribute), kind."""
+"""For each table by attribute: its caption, and its columns as title, place in evaluation.json and kind."""
 
 _BEGIN, _END = "<!-- figures of evaluation.json -->", "<!-- end of the figures -->"
 

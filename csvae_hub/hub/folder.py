@@ -33,8 +33,6 @@ CARD, PICTURE = "README.md", "samples.png"
 REQUIRED = (CONFIG, PREPROCESSOR, WEIGHTS)
 COMPANIONS = ("training.json", "evaluation.json", CARD)
 LOCAL, HUB = "local-dir:", "hf-hub:"
-MAX_CONFIG = 1 << 20
-"""Upper bound of config.json and preprocessor.json, in bytes."""
 
 _REPO_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 
@@ -103,7 +101,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         WeightsVersionError: a newer library wrote it.
     """
     path = inside(folder, CONFIG)
-    config = read_json(path, MAX_CONFIG)
+    config = read_json(path)
     version = config.get("format_version")
     if type(version) is not int or version < 1:
         raise CorruptWeightsError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from csvae_hub.errors import CorruptWeightsError, MissingWeightsError, UnsafeWeightsError
 
-MAX_JSON = 8 << 20
+MAX_JSON = 2 << 20
 """Upper bound of a JSON file, in bytes."""
 
 

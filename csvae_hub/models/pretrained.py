@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from csvae_hub import hub
 from csvae_hub.backbones import find_backbone
-from csvae_hub.config import FORMAT_VERSION, ModelConfig, from_dict, shortened, shown, to_dict
+from csvae_hub.config import ModelConfig, from_dict, shortened, shown, to_dict
 from csvae_hub.errors import ConfigError, NonFiniteWeightsError, WeightsError, WeightsMismatchError, did_you_mean
 from csvae_hub.hub.tensors import first, is_finite
 from csvae_hub.images import Preprocessor
@@ -52,12 +52,10 @@ class Pretrained(nn.Module):
         """
         from csvae_hub import __version__
 
-        config = {"format_version": FORMAT_VERSION, "csvae_hub_version": __version__, **to_dict(self.config)}
-        floating = None if dtype is None else _dtype(dtype)
-        state = {
-            k: v.detach().to("cpu", floating if floating is not None and v.is_floating_point() else v.dtype)
-            for k, v in self.state_dict().items()
-        }
+        config = {"csvae_hub_version": __version__, **to_dict(self.config)}
+        state = self.state_dict()
+        if dtype is not None:
+            state = {k: v.to(_dtype(dtype)) if v.is_floating_point() else v for k, v in state.items()}
         files = {hub.PREPROCESSOR: to_dict(self.preprocessor), **(extra or {})}
         hub.save_weights(folder, config, state, files)
 
@@ -111,7 +109,7 @@ class Pretrained(nn.Module):
         )
         fields = hub.upgraded(hub.read_config(folder))
         config = from_dict(ModelConfig, {k: v for k, v in fields.items() if k not in _HEADER})
-        preprocessor = from_dict(Preprocessor, hub.read_json(hub.inside(folder, hub.PREPROCESSOR), hub.MAX_CONFIG))
+        preprocessor = from_dict(Preprocessor, hub.read_json(hub.inside(folder, hub.PREPROCESSOR)))
         concrete = cls._named(config.model, folder)
         find_backbone(
             config.backbone
