@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from csvae_hub import hub
-from csvae_hub.card import CARD, make_card, with_results
 from csvae_hub.data import AttributeData, load_data
 from csvae_hub.evaluation import (
     AttributeClassifier,
@@ -27,7 +26,8 @@ from csvae_hub.evaluation import (
     train_classifier,
 )
 from csvae_hub.evaluation.report import JUDGE_DEPTH, JUDGE_WIDTH
-from csvae_hub.hub import replacing
+from csvae_hub.hub import CARD, replacing
+from csvae_hub.hub.card import make_card, with_results
 from csvae_hub.images import grid, load_images
 from csvae_hub.models import CSVAE
 from csvae_hub.training import load_recipe, train

@@ -53,7 +53,7 @@ def list_command(as_json: bool) -> None:
     """List the models that come with the package."""
     from csvae_hub import hub
 
-    configs = {name: hub.read_json(hub.PACKAGED / name / hub.CONFIG) for name in hub.list_packaged()}
+    configs = {name: hub.read_config(hub.resolve(name)) for name in hub.list_packaged()}
     if as_json:
         print_json(configs)
         return

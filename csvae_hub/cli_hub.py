@@ -79,9 +79,9 @@ def download(repo_id: str, output: Path | None, revision: str | None, force: boo
     Without --output they are kept in the Hub's cache, where every command finds them as USER/NAME.
     """
     from csvae_hub import hub
-    from csvae_hub.hub_client import COMPANIONS, PICTURE, REQUIRED
-    from csvae_hub.hub_client import download as fetch
-    from csvae_hub.safe_files import inside
+    from csvae_hub.hub import COMPANIONS, PICTURE, REQUIRED
+    from csvae_hub.hub.download import download as fetch
+    from csvae_hub.hub.safe_files import inside
 
     folder = fetch(
         repo_id.removeprefix(hub.HUB),

@@ -73,7 +73,7 @@ class HubRepoNotFoundError(HubError, UnknownModelError):
 
 
 class HubGatedRepoError(HubError):
-    """A repo whose owner lets in only whom they know."""
+    """A gated repo; access was not granted."""
 
 
 class HubRevisionNotFoundError(HubError):

@@ -23,7 +23,7 @@ def test_help_does_not_import_torch():
 
 
 def test_list_and_info_name_what_a_model_knows(run, weights, monkeypatch):
-    monkeypatch.setattr("csvae_hub.hub.PACKAGED", weights.parent)
+    monkeypatch.setattr("csvae_hub.hub.folder.PACKAGED", weights.parent)
     assert run("list").stdout == "tiny  csvae  3×16×16  Eyeglasses, Smiling\n"
     assert json.loads(run("list", "--json").stdout)["tiny"]["attributes"] == ["Eyeglasses", "Smiling"]
     shown = run("info", "tiny").stdout

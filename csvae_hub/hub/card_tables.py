@@ -1,4 +1,4 @@
-"""The figures of an evaluation on a card: tables of Markdown, and the Hub's evaluation results."""
+"""Writes the figures of an evaluation as Markdown tables and as the Hub's evaluation results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METRICS = (
     ),
     (("leakage", "z", "mlp", "mean"), "roc_auc", "Leakage: AUC of MLP probes that read attributes from z"),
 )
-"""Where a figure is in evaluation.json, the Hub's name of the metric, and ours."""
+"""For each figure: its place in evaluation.json, the Hub's name of the metric, and ours."""
 
 PER_ATTRIBUTE = (
     (
@@ -46,13 +46,13 @@ PER_ATTRIBUTE = (
         ),
     ),
 )
-"""Words, and columns of a table by attribute: title, place in evaluation.json (* for the attribute), kind of figure."""
+"""For each table by attribute: its caption, and its columns as title, place in evaluation.json and kind."""
 
 _BEGIN, _END = "<!-- figures of evaluation.json -->", "<!-- end of the figures -->"
 
 
 def figures(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:
-    """Gives the tables of an evaluation, between two comments by which `with_results` finds them again."""
+    """Gives the tables of an evaluation between two comments, which `renewed` looks for."""
     rows = [(title, said(v, kind)) for path, kind, title in METRICS if is_number(v := at(evaluation, *path))]
     parts = [table(("figure", "measured"), rows)]
     for words, columns in PER_ATTRIBUTE:
@@ -69,13 +69,13 @@ def figures(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:
 
 
 def renewed(text: str, evaluation: Mapping[str, Any]) -> str:
-    """Gives a text whose tables of `figures`, if it has any, are those of this evaluation."""
+    """Replaces the tables of `figures` in a text by those of this evaluation."""
     tables = figures(evaluation, evaluation.get("attributes") or [])
     return re.sub(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", lambda _: tables, text, flags=re.DOTALL)
 
 
 def eval_results(evaluation: Mapping[str, Any], datasets: list[str], task: str | None) -> list[EvalResult]:
-    """Gives the figures of an evaluation as the Hub's `EvalResult`s; those that were not measured are left out."""
+    """Gives the measured figures of an evaluation as the Hub's `EvalResult`s."""
     from huggingface_hub import EvalResult
 
     return [
@@ -94,7 +94,7 @@ def eval_results(evaluation: Mapping[str, Any], datasets: list[str], task: str |
 
 
 def at(content: Any, *path: str, default: Any = None) -> Any:
-    """Gives what nested objects hold at a path, or under its names joined by dots."""
+    """Looks up a path in nested objects, or the path's names joined by dots as one key."""
     dotted = content.get(".".join(path)) if isinstance(content, Mapping) else None
     for key in path:
         content = content.get(key) if isinstance(content, Mapping) else None
@@ -103,23 +103,23 @@ def at(content: Any, *path: str, default: Any = None) -> Any:
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value of JSON is a number."""
+    """Tells numbers from other values of JSON, booleans among them."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def plain(text: str) -> str:
-    """Text without what Markdown, its tables or HTML would act on."""
+    """Escapes the characters that mean something to Markdown, its tables or HTML."""
     return re.sub(r"([|`\[\]*\\])", r"\\\1", " ".join(text.split()).replace("<", "&lt;"))
 
 
 def table(head: tuple[str, ...], rows: list[Any]) -> str:
-    """A table of Markdown: the head's cells, and those of each row."""
+    """Writes a Markdown table."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def said(value: Any, kind: str) -> str:
-    """A figure in words: a share of pictures as a percentage, others with three digits."""
+    """Formats a figure: an accuracy as a percentage, others with three digits."""
     if not is_number(value):
         return "–"
     if kind == "accuracy":

@@ -1,4 +1,4 @@
-"""Files from strangers: their size is bounded before memory is taken, and none leads out of its folder."""
+"""Opens files from strangers: sizes are checked before memory is taken, and no link leads out of the folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 from csvae_hub.errors import CorruptWeightsError, MissingWeightsError, UnsafeWeightsError
 
-MAX_JSON = 8 << 20
+MAX_JSON = 2 << 20
 """Upper bound of a JSON file, in bytes."""
 
 
 def existing(path: str | os.PathLike[str]) -> Path:
-    """Gives the path of a file that is there.
+    """Gives the path of an existing file.
 
     Raises:
-        MissingWeightsError: there is no such file; what the folder holds is named.
+        MissingWeightsError: there is no such file; the text lists the folder's files.
     """
     path = Path(path)
     if path.is_file():
@@ -32,11 +32,11 @@ def existing(path: str | os.PathLike[str]) -> Path:
 
 
 def inside(folder: str | os.PathLike[str], name: str) -> Path:
-    """Gives the path of a file of a folder, which need not exist.
+    """Gives the path of a file in a folder; the file need not exist.
 
     Raises:
-        UnsafeWeightsError: the name, or a symbolic link of that name, leads out of the folder. Links of the Hub's
-            cache may lead to anywhere in that cache.
+        UnsafeWeightsError: the name, or a symbolic link of that name, leads out of the folder. A link in the Hub's
+            cache may lead anywhere in that cache.
     """
     folder = Path(folder)
     if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
@@ -52,23 +52,23 @@ def inside(folder: str | os.PathLike[str], name: str) -> Path:
 
 
 def of_repo(path: Path) -> str:
-    """Words for the Hub repo that a file in the Hub's cache belongs to; nothing for another file."""
+    """Names the Hub repo of a file in the Hub's cache; "" for any other file."""
     repo, commit = _repo(path.parent.absolute())
     return f" (Hub repo {repo}, commit {commit[:8]})" if repo else ""
 
 
 def again(path: Path) -> str:
-    """The remedy for a file that is not as it was written."""
+    """Says how to repair a corrupt file."""
     return "Load it again with force_download=True" if of_repo(path) else "Copy or download it again"
 
 
 def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON) -> dict[str, Any]:
-    """Gives the object of a JSON file of at most `limit` bytes.
+    """Reads a JSON file of at most `limit` bytes that holds one object.
 
     Raises:
         MissingWeightsError: there is no such file.
-        CorruptWeightsError: it is too large, not UTF-8 JSON (NaN, infinite numbers, keys given twice and deep nesting
-            are refused as well), or not an object.
+        CorruptWeightsError: it is too large, not UTF-8 JSON, or not an object. NaN, infinite numbers, repeated keys and
+            deep nesting are refused too.
     """
     path = existing(path)
     with path.open("rb") as file:
@@ -81,7 +81,7 @@ def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON) -> dict[str, 
         text = data.decode("utf-8")
         content = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_float)
         if "\\u" in text:
-            json.dumps(content, ensure_ascii=False).encode("utf-8")  # half a character can't be written again
+            json.dumps(content, ensure_ascii=False).encode("utf-8")  # refuses half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise CorruptWeightsError(f"{path}{of_repo(path)} is no JSON: {error}. {again(path)}") from error
     if not isinstance(content, dict):
@@ -97,7 +97,7 @@ def _repo(folder: Path) -> tuple[str, str]:
 
 
 def _root(folder: Path) -> Path:
-    """Where links in a folder may lead: the folder, or the whole cache for a snapshot, whose files are links."""
+    """The folder that links may not leave: the whole cache for a snapshot, else the folder itself."""
     return folder.parents[2] if _repo(folder)[0] else folder
 
 

@@ -8,6 +8,7 @@ import torch
 
 from csvae_hub import hub
 from csvae_hub.errors import (
+    ConfigError,
     CorruptWeightsError,
     HubOfflineError,
     MissingWeightsError,
@@ -177,7 +178,7 @@ def test_a_config_that_is_no_json_object(folder, content, words):
 
 @pytest.fixture
 def packaged(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, "PACKAGED", tmp_path / "weights")
+    monkeypatch.setattr("csvae_hub.hub.folder.PACKAGED", tmp_path / "weights")
     hub.save_weights(tmp_path / "weights" / "faces-64", CONFIG, {})
     (tmp_path / "weights" / "not-a-model").mkdir()
     work = tmp_path / "work"
@@ -191,7 +192,7 @@ def test_packaged_models_are_the_folders_with_a_config(packaged):
 
 
 def test_without_packaged_models_the_list_is_empty(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub, "PACKAGED", tmp_path / "absent")
+    monkeypatch.setattr("csvae_hub.hub.folder.PACKAGED", tmp_path / "absent")
     assert hub.list_packaged() == []
 
 
@@ -249,7 +250,7 @@ def test_a_hub_repo_is_asked_for_last_and_only_then_is_its_client_imported(packa
         asked.append((repo_id, options))
         raise HubOfflineError("no network here")
 
-    monkeypatch.setattr("csvae_hub.hub_client.download", download)
+    monkeypatch.setattr("csvae_hub.hub.download.download", download)
     for name, words in (
         ("me/faces", "'me/faces' is no folder and no packaged model, so the Hub was asked: "),
         ("hf-hub:me/faces", ""),
@@ -311,3 +312,37 @@ def test_an_error_while_replacing_keeps_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# -- configs of older versions ----------------------------------------------------------------------------------------
+
+OLD = {"model": "csvae", "z_dim": 8, "adversary_width": 16, "adversary_depth": 3}
+NEW = {"model": "csvae", "correction": False, "adversary": [64, 32]}
+
+
+def test_a_config_is_given_as_it_stands_until_the_fields_are_there():
+    assert hub.upgraded(OLD) == OLD
+
+
+@pytest.fixture
+def switched_on(monkeypatch):
+    monkeypatch.setattr("csvae_hub.hub.folder.UPGRADES", True)
+
+
+def test_a_config_of_version_0_1_gets_what_it_left_out(switched_on):
+    before = dict(OLD)
+    assert hub.upgraded(OLD) == {"model": "csvae", "z_dim": 8, "correction": True, "adversary": [16, 16, 16]}
+    assert before == OLD
+    assert hub.upgraded({"z_dim": 8}) == {"z_dim": 8, "correction": True, "adversary": [256, 256]}
+    assert hub.upgraded({**OLD, "adversary_depth": 0})["adversary"] == []
+
+
+def test_a_config_of_today_is_left_as_it_is(switched_on):
+    assert hub.upgraded(NEW) == NEW
+    assert hub.upgraded({**NEW, "adversary_width": 16}) == {**NEW, "adversary_width": 16}  # an unknown field then
+
+
+@pytest.mark.parametrize("depth", [-1, 9, 10**9, True, "2", 2.0, None, [2]])
+def test_a_depth_from_a_stranger_can_t_take_memory(switched_on, depth):
+    with pytest.raises(ConfigError, match=r"^adversary_depth: expected 0 to 8, got "):
+        hub.upgraded({**OLD, "adversary_depth": depth})

@@ -1,4 +1,7 @@
-"""Cards made of the files of a weights folder, and cards that are there already."""
+"""The model card of a weights folder: README.md with front matter for the Hub, made from the folder's JSON files.
+
+A card says only what the files say: anything else is left out or called "not stated".
+"""
 
 from __future__ import annotations
 
@@ -8,54 +11,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csvae_hub.card.tables import at, eval_results, figures, is_number, plain, renewed, table
 from csvae_hub.errors import CardError
-from csvae_hub.hub import open_weights, read_config, read_json
-from csvae_hub.safe_files import inside
+from csvae_hub.hub.card_tables import at, eval_results, figures, is_number, plain, renewed, table
+from csvae_hub.hub.folder import CARD, PICTURE, load_weights
+from csvae_hub.hub.safe_files import inside, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
 
 LIBRARY = "csvae-hub"
-CARD, PICTURE = "README.md", "samples.png"
+WEAK = 0.75
+"""The card calls an edit weak below this share of edits that reach the wished class."""
+LEAKING = 0.55
+"""The card says that z leaks above this mean AUC of MLP probes on z."""
 
+_TOLD = "The decoder is told the attributes; an edit tells it another one."
 CLASSES = {
-    "csvae": ("CSVAE", "Conditional Subspace VAE (Klys, Snell, Zemel, NeurIPS 2018)"),
-    "vae": ("VAE", "VAE whose edits add the difference of two class means, a baseline of Klys, Snell, Zemel (2018)"),
-    "cond-vae": ("CondVAE", "conditional VAE, a baseline of Klys, Snell, Zemel (2018)"),
-    "cond-vae-info": ("CondVAEInfo", "conditional VAE with an adversary on z (Creswell et al. 2017)"),
+    "csvae": (
+        "CSVAE",
+        "Conditional Subspace VAE (Klys, Snell, Zemel, NeurIPS 2018)",
+        "Each attribute has a small latent subspace of its own; an edit moves within it.",
+    ),
+    "vae": (
+        "VAE",
+        "VAE whose edits add the difference of two class means, a baseline of Klys, Snell, Zemel (2018)",
+        "An edit adds the difference between the mean codes of examples with and without the attribute.",
+    ),
+    "cond-vae": ("CondVAE", "conditional VAE, a baseline of Klys, Snell, Zemel (2018)", _TOLD),
+    "cond-vae-info": ("CondVAEInfo", "conditional VAE with an adversary on z (Creswell et al. 2017)", _TOLD),
 }
-"""The class and the description of each value of `ModelConfig.model`."""
-
-EDITS = {
-    "csvae": "Each attribute has a small latent subspace of its own; an edit moves within it.",
-    "vae": "An edit adds the difference between the mean codes of examples with and without the attribute.",
-    "cond-vae": "The decoder is told the attributes; an edit tells it another one.",
-    "cond-vae-info": "The decoder is told the attributes; an edit tells it another one.",
-}
-"""How each model changes an attribute."""
+"""For each value of `ModelConfig.model`: its class, its description, and the way it changes an attribute."""
 
 
 def make_card(folder: str | Path, name: str, fields: Mapping[str, Any] | None = None) -> str:
-    """Gives the card of a weights folder: its own README.md where there is one, else one made of its JSON files.
+    """Gives the card of a weights folder: its own README.md if it has one, else one made from its JSON files.
 
     Args:
-        folder: with config.json and model.safetensors, and training.json, evaluation.json, samples.png where known.
-        name: what `from_pretrained` takes, such as a repo id.
-        fields: of the front matter, over what the files say: `license`, `license_name`, `license_link`, `datasets`, …
+        folder: holds config.json and model.safetensors, and perhaps training.json, evaluation.json, samples.png.
+        name: the name for `from_pretrained`, such as a repo id.
+        fields: go into the front matter in place of the files' own: `license`, `license_name`, `license_link`,
+            `datasets`, …
 
     Raises:
         WeightsError: a file is missing or corrupt.
-        CardError: README.md begins with front matter that the Hub would not read.
+        CardError: the Hub could not read the front matter of README.md.
     """
     folder = Path(folder)
     own = inside(folder, CARD)
-    if not own.is_file():
+    text = own.read_bytes().decode("utf-8", errors="replace") if own.is_file() else None
+    if text is None or not text.lstrip().startswith("---"):
         facts = _Facts(folder, name, dict(fields or {}))
-        return f"---\n{facts.front_matter().to_yaml()}\n---\n\n{facts.text()}"
-    text = own.read_bytes().decode("utf-8", errors="replace")
-    if not text.lstrip().startswith("---"):
-        return f"---\n{_Facts(folder, name, dict(fields or {})).front_matter().to_yaml()}\n---\n\n{text}"
+        return f"---\n{facts.front_matter().to_yaml()}\n---\n\n{facts.text() if text is None else text}"
     card = _read(text, str(own))
     for key, value in (fields or {}).items():
         card.data[key] = value
@@ -63,12 +69,12 @@ def make_card(folder: str | Path, name: str, fields: Mapping[str, Any] | None = 
 
 
 def with_results(text: str, evaluation: Mapping[str, Any], name: str) -> str:
-    """Gives a card whose front matter, and tables of `figures`, hold those of an evaluation; the rest stays.
+    """Puts the figures of an evaluation into a card: into its front matter and its tables of `figures`.
 
     Args:
-        text: a card with front matter; its text may hold the tables of an earlier evaluation.
-        evaluation: what `evaluate` gave.
-        name: the model's, for the table of results.
+        text: a card with front matter, perhaps with the tables of an earlier evaluation.
+        evaluation: the result of `evaluate`.
+        name: the model's name, for the table of results.
 
     Raises:
         CardError: the front matter can't be read.
@@ -82,28 +88,23 @@ def with_results(text: str, evaluation: Mapping[str, Any], name: str) -> str:
     return str(card)
 
 
-WEAK = 0.75
-"""The share of edits taken for the wished class below which the card calls an edit weak."""
-LEAKING = 0.55
-"""The mean AUC of MLP probes on z above which the card says that z tells of the attributes."""
-
-
 class _Facts:
-    """What the files of a folder say, in the parts of a card."""
+    """The contents of a folder's files, worded as the parts of a card."""
 
     def __init__(self, folder: Path, name: str, fields: dict[str, Any]) -> None:
         self.name = name
         self.fields = fields
-        self.config = read_config(folder)
+        self.config, tensors = load_weights(folder)
         self.training, self.evaluation = (_optional(folder, file) for file in ("training.json", "evaluation.json"))
         self.has_picture = inside(folder, PICTURE).is_file()
-        file = open_weights(folder)
-        self.numbers = file.numbers
-        self.types = sorted({str(t).removeprefix("torch.") for t in file.dtypes.values() if t.is_floating_point})
+        self.numbers = sum(tensor.numel() for tensor in tensors.values())
+        floating = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+        self.types = sorted(str(dtype).removeprefix("torch.") for dtype in floating)
         self.attributes: list[str] = list(self.config["attributes"])
         self.shape: list[int] = list(self.config["shape"])
         self.is_image = len(self.shape) == 3
-        self.class_name, self.description = CLASSES.get(self.config["model"], ("AttributeModel", self.config["model"]))
+        model = self.config["model"]
+        self.class_name, self.description, self.edits = CLASSES.get(model, ("AttributeModel", model, ""))
         self.runs = _runs(self.training)
         tables = [run["data"] for run in self.runs.values() if isinstance(run.get("data"), dict)]
         self.datasets = fields.get("datasets") or _unique(_data_name(table) for table in tables)
@@ -146,10 +147,8 @@ class _Facts:
     def _summary(self) -> str:
         kind = f"{self.shape[1]}×{self.shape[2]} pictures" if self.is_image else f"vectors of {self.shape[0]} numbers"
         names = ", ".join(plain(name) for name in self.attributes)
-        return (
-            f"A {plain(self.description)} of {kind} with {_count(len(self.attributes), 'attribute')}: {names}."
-            f" {EDITS.get(self.config['model'], '')}".rstrip()
-        )
+        count = "1 attribute" if len(self.attributes) == 1 else f"{len(self.attributes)} attributes"
+        return f"A {plain(self.description)} of {kind} with {count}: {names}. {self.edits}".rstrip()
 
     def _three_lines(self) -> str:
         wanted = next((a for a in ("Eyeglasses", "Smiling") if a in self.attributes), self.attributes[0])
@@ -197,18 +196,16 @@ class _Facts:
             return "Not stated: there is no training.json."
         data = f"Data: {', '.join(plain(d) for d in self.datasets)}." if self.datasets else "The data is not named."
         keys = ("epochs", "batch_size", "learning_rate", "precision", "seed")
-        rows: list[tuple[str, ...]] = []
-        for name, run in self.runs.items():
-            seconds, examples = run.get("elapsed_seconds"), run.get("examples")
-            rows.append(
-                (
-                    plain(name),
-                    f"{examples:,}" if isinstance(examples, int) else "–",
-                    *(plain(str(at(run, "trainer", key, default="–"))) for key in keys),
-                    plain(str(run.get("device", "–"))),
-                    f"{seconds / 60:.0f}" if is_number(seconds) else "–",
-                )
+        rows = [
+            (
+                plain(name),
+                f"{n:,}" if isinstance(n := run.get("examples"), int) else "–",
+                *(plain(str(at(run, "trainer", key, default="–"))) for key in keys),
+                plain(str(run.get("device", "–"))),
+                f"{seconds / 60:.0f}" if is_number(seconds := run.get("elapsed_seconds")) else "–",
             )
+            for name, run in self.runs.items()
+        ]
         head = ("run", "examples", "epochs", "batch", "learning rate", "precision", "seed", "device", "minutes")
         return f"{data} Everything else is in `training.json`.\n\n{table(head, rows)}"
 
@@ -250,7 +247,7 @@ _DIRECTIONS = ("to_present", "to_absent")
 
 
 def _read(text: str, where: str) -> ModelCard:
-    """A card, taken apart by the Hub's own class."""
+    """Parses a card with the Hub's own class."""
     from huggingface_hub import ModelCard
     from yaml import YAMLError
 
@@ -269,7 +266,7 @@ def _optional(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _runs(training: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The records of training.json, in order: one, or one under each name where the weights took several runs."""
+    """The records of training.json by name, in order; a file that is one record gets the name "1"."""
     if not training:
         return {}
     if "trainer" in training or not all(isinstance(value, dict) for value in training.values()):
@@ -278,13 +275,13 @@ def _runs(training: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _options(backbone: Mapping[str, Any]) -> list[str]:
-    """What a backbone was built with, but for its name: "width 32", "film"."""
+    """The options of a backbone other than its name: "width 32", "film"."""
     options = ((str(k), v) for k, v in backbone.items() if k != "name" and v not in ("", False))
     return [plain(key if value is True else f"{key} {value}") for key, value in options]
 
 
 def _data_name(table: Mapping[str, Any]) -> str | None:
-    """The name of a data set; a path on its author's disk is nobody's business."""
+    """The name of a data set; None for a path, which is private to the author."""
     name = table.get("name") or table.get("source")
     return name if isinstance(name, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else None
 
@@ -293,10 +290,6 @@ def _unique(values: Any) -> list[str]:
     return list(dict.fromkeys(value for value in values if isinstance(value, str) and value))
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
 def _quoted(text: str) -> str:
-    """Text in double quotes, as code of one line that no text ends early."""
+    """Quotes a text for one line of Python in a Markdown block; no text can end the block."""
     return json.dumps(" ".join(text.split()).replace("`", "'"), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The Hub: each test of tests/hub, run together in one process of their own, is a test here."""
+"""The Hub: each test of tests/hub/client, run together in one process of their own, is a test here."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from csvae_hub.hub_client import is_stamped, stamp
+from csvae_hub.hub.upload import is_stamped, stamp
 
 HERE = Path(__file__).resolve().parent
-FILES = [HERE / "hub/transfers.py", HERE / "hub/failures.py"]
+FILES = [HERE / "client/transfers.py", HERE / "client/failures.py"]
 NAMES = [
     name for file in FILES for name in re.findall(r"^def (test_\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
 ]
@@ -26,9 +26,9 @@ def outcomes(tmp_path_factory):
     report = tmp_path_factory.mktemp("report") / "report.xml"
     options = ["-q", "-p", "no:cacheprovider", "-p", "hub_setting", f"--junitxml={report}"]
     command = [sys.executable, "-m", "pytest", *options, *map(str, FILES)]
-    path = os.pathsep.join([str(HERE), str(HERE / "hub")])
+    path = os.pathsep.join([str(HERE / "client"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "CSVAE_HUB_TEST_SERVER": "1"}
-    run = subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True)
     assert report.is_file(), run.stdout + run.stderr
     said: dict[str, str] = {}
     for case in ElementTree.parse(report).iter("testcase"):

@@ -15,7 +15,7 @@ from hub_setting import ALICE, REQUIRED, SERVER, files, load, same
 
 from csvae_hub import cli_hub, hub
 from csvae_hub.errors import HubError, HubRepoNotFoundError, HubTokenError, UnsafeWeightsError
-from csvae_hub.hub_client import is_stamped
+from csvae_hub.hub.upload import is_stamped
 
 # The Hub's client sends a large file by an argument that its own HTTP library advises against.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -70,7 +70,7 @@ def test_figures_of_other_weights_are_not_pushed(model):
 def test_a_type_that_is_asked_for_is_sent_with_the_figures(model):
     model.push_to_hub("alice/wide", token=ALICE, dtype="float32")
     assert "evaluation.json" in files("alice/wide")
-    assert torch.float16 not in hub.open_weights(hub.resolve("alice/wide")).dtypes.values()
+    assert torch.float16 not in {tensor.dtype for tensor in hub.load_tensors(hub.resolve("alice/wide")).values()}
     assert same(load("alice/wide"), model)
 
 
@@ -162,7 +162,7 @@ def test_links_out_of_the_folder_are_not_sent(model, tmp_path):
 
 # -- processes of their own ---------------------------------------------------------------------------------------
 
-DOWNLOAD = "import sys; from csvae_hub.hub_client import download; print(download(sys.argv[1]))"
+DOWNLOAD = "import sys; from csvae_hub.hub.download import download; print(download(sys.argv[1]))"
 
 
 def start(code, *arguments, **environment):

@@ -1,4 +1,4 @@
-"""From a weights folder to a commit of a Hub repo."""
+"""Uploads a weights folder to a Hub repo in one commit."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from huggingface_hub import errors as hf
 
 from csvae_hub.errors import HubError
-from csvae_hub.hub_client.explain import CARD, COMPANIONS, PICTURE, REQUIRED, client, explained
-from csvae_hub.safe_files import inside
+from csvae_hub.hub.explain import client, explained
+from csvae_hub.hub.folder import CARD, COMPANIONS, PICTURE, REQUIRED
+from csvae_hub.hub.safe_files import inside
 
 _log = logging.getLogger(__name__)
 
@@ -30,14 +31,14 @@ def upload(
     overwrite_card: bool = False,
     tag: str | None = None,
 ) -> CommitInfo:
-    """Sends the files of a weights folder to a Hub repo, made where it is missing, in one commit.
+    """Sends the files of a weights folder to a Hub repo in one commit; makes the repo if it is missing.
 
-    A card that was edited in the repo, or written there, stays; one that `upload` wrote is brought up to date.
+    Keeps a card that was written or edited in the repo. Replaces a card that `upload` wrote.
 
     Raises:
         HubTokenError: the token is missing, wrong, or may not write there.
-        HubError: the repo is public and `private` was asked for, the tag is taken, or the Hub refuses.
-        HubConnectionError: the Hub can't be reached or breaks off.
+        HubError: a public repo exists where `private` was asked for, the tag is taken, or the Hub refuses.
+        HubConnectionError: the Hub can't be reached, or breaks off.
         UnsafeWeightsError: a file is a symbolic link out of the folder.
         ValueError: a tag together with `create_pr`.
     """
@@ -60,7 +61,7 @@ def upload(
         theirs = _card_in_repo(api, repo_id, branch) if CARD in files and not overwrite_card else None
     operations = [CommitOperationAdd(name, str(path)) for name, path in files.items() if name != CARD]
     if theirs is not None and not is_stamped(theirs):
-        _log.warning("the card of %s was written by hand and stays; overwrite_card=True replaces it", repo_id)
+        _log.warning("kept the card of %s, which was written by hand; overwrite_card=True replaces it", repo_id)
     elif CARD in files:
         card = stamp(files[CARD].read_text(encoding="utf-8"))
         operations.append(CommitOperationAdd(CARD, card.encode()))
@@ -77,7 +78,7 @@ _STAMP = re.compile(r"\n?<!-- csvae-hub ([0-9a-f]{16}) -->\n?\Z")
 
 
 def stamp(card: str) -> str:
-    """Gives a card with a last line that tells later whether it was edited: a comment with a hash of the rest.
+    """Adds a last line to a card, a comment with a hash of the rest; an edit of the card shows by it.
 
     >>> is_stamped(stamp("# A card")), is_stamped(stamp("# A card").replace("A", "My")), is_stamped("# A card")
     (True, False, False)
@@ -87,7 +88,7 @@ def stamp(card: str) -> str:
 
 
 def is_stamped(card: str) -> bool:
-    """Whether a card is as `stamp` gave it, to the letter."""
+    """Tells whether a card is unchanged since `stamp` gave it."""
     found = _STAMP.search(card)
     return found is not None and found[1] == _hash(card[: found.start()])
 

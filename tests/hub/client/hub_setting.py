@@ -1,6 +1,6 @@
 """What the tests of this folder share: a Hub on this machine, a model, a repo that holds it.
 
-A plugin of the pytest that tests/test_hub_client.py starts, in a process of its own: huggingface_hub reads HF_ENDPOINT
+A plugin of the pytest that tests/hub/test_client.py starts, in a process of its own: huggingface_hub reads HF_ENDPOINT
 when it is imported.
 """
 

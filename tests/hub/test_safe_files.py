@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from csvae_hub.errors import CorruptWeightsError, UnsafeWeightsError
-from csvae_hub.safe_files import inside, of_repo, read_json
+from csvae_hub.hub.safe_files import inside, of_repo, read_json
 
 COMMIT = "0123456789" * 4
 

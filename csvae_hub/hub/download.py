@@ -1,4 +1,4 @@
-"""From a Hub repo to a folder in the Hub's cache."""
+"""Downloads a Hub repo to a folder in the Hub's cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub import errors as hf
 
 from csvae_hub.errors import CorruptWeightsError, HubConnectionError, HubError, HubOfflineError, MissingWeightsError
-from csvae_hub.hub_client.explain import COMPANIONS, REQUIRED, client, explained, offline, revisions
+from csvae_hub.hub.explain import client, explained, offline, revisions
+from csvae_hub.hub.folder import COMPANIONS, REQUIRED
 
 _log = logging.getLogger(__name__)
 
@@ -28,21 +29,21 @@ def download(
     local_files_only: bool = False,
     companions: Sequence[str] = COMPANIONS,
 ) -> Path:
-    """Gives the folder in the Hub's cache that holds a repo's files, all of one commit, downloaded where they are new.
+    """Gives the folder in the Hub's cache that holds a repo's files, all of one commit; downloads those it lacks.
 
-    Only config.json, preprocessor.json and model.safetensors are taken, and `companions` where the repo has them.
-    Without a network, or while the Hub is down, the cache is used. A download that breaks off goes on where it was.
+    Takes config.json, preprocessor.json and model.safetensors, and those of `companions` that the repo has. Uses the
+    cache where the Hub can't be reached. Resumes a download that broke off.
 
     Raises:
         HubRepoNotFoundError: no such repo, or it is private and the token doesn't open it.
-        HubGatedRepoError: the owner has to let the token's user in.
+        HubGatedRepoError: gated repo; access was not granted.
         HubRevisionNotFoundError: no such branch, tag or commit.
         HubTokenError: the token is wrong.
-        HubOfflineError: the network may not be used, and the files are not in the cache.
+        HubOfflineError: the network is switched off, and the files are not in the cache.
         HubConnectionError: the Hub can't be reached, and the files are not in the cache.
-        MissingWeightsError: the repo lacks one of the files.
-        CorruptWeightsError: what came is not what the repo holds.
-        ValueError: `force_download` where the network may not be used.
+        MissingWeightsError: the repo lacks a file.
+        CorruptWeightsError: a downloaded file is not the repo's.
+        ValueError: `force_download` while the network is switched off.
     """
     name = f"{repo_id}{f' at revision {revision!r}' if revision else ''}"
     cache_dir = None if cache_dir is None else str(cache_dir)
@@ -51,14 +52,14 @@ def download(
         why = "local_files_only=True" if local_files_only else "HF_HUB_OFFLINE is set"
         if force_download:
             raise ValueError(f"force_download: expected False, since {why}, got True. Leave out one of the two")
-        return _from_cache(api, repo_id, revision, cache_dir, name, HubOfflineError(offline(name, why, cache_dir)))
+        return _from_cache(api, repo_id, revision, cache_dir, offline(name, why, cache_dir))
     try:
         with explained(name, "its list of files", lambda: revisions(api, repo_id, revision)):
             info = api.model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except (HubConnectionError, HubOfflineError) as error:
         if force_download:
             raise
-        folder = _from_cache(api, repo_id, revision, cache_dir, name, error)
+        folder = _from_cache(api, repo_id, revision, cache_dir, error)
         _log.warning("%s; the copy in the cache is used", error)
         return folder
     there = {file.rfilename for file in info.siblings or []}
@@ -83,10 +84,8 @@ def download(
     return path.parent
 
 
-def _from_cache(
-    api: HfApi, repo_id: str, revision: str | None, cache_dir: str | None, name: str, otherwise: HubError
-) -> Path:
-    """The snapshot that the cache has, whole; else the error given."""
+def _from_cache(api: HfApi, repo_id: str, revision: str | None, cache_dir: str | None, otherwise: HubError) -> Path:
+    """The complete snapshot in the cache; raises the error given where there is none."""
     try:
         first = api.hf_hub_download(repo_id, REQUIRED[0], revision=revision, cache_dir=cache_dir, local_files_only=True)
     except hf.LocalEntryNotFoundError:
@@ -98,9 +97,9 @@ def _from_cache(
 
 
 def _check_blob(path: Path, name: str) -> None:
-    """Compares a large file with its sha256, which is its name in the cache; what differs is thrown away.
+    """Compares a large file with its sha256, which is its name in the cache, and deletes it if they differ.
 
-    The Hub's client looks at sizes only. Windows without links has no such names, and nothing is compared.
+    The Hub's client compares sizes only. Windows without links has no such names, so nothing is compared there.
     """
     if not path.is_symlink():
         return

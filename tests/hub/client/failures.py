@@ -46,7 +46,7 @@ def test_a_gated_repo(repo):
     with pytest.raises(HubGatedRepoError) as caught:
         load(f"hf-hub:{repo}", token="hf_bob")
     assert str(caught.value) == (
-        f"the Hub repo {repo} is gated: its owner lets in whom they know. Looked for config.json. Ask for access on"
+        f"the Hub repo {repo} is gated, and access was not granted. Looked for config.json. Ask for access on"
         f" {SERVER.url}/{repo}, then `hf auth login` or token=…"
     )
     load(repo, token=ALICE)

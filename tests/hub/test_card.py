@@ -12,12 +12,13 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from csvae_hub import hub
-from csvae_hub.card import CLASSES, METRICS, make_card, with_results
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.errors import CardError, UnsafeWeightsError
+from csvae_hub.hub.card import CLASSES, make_card, with_results
+from csvae_hub.hub.card_tables import METRICS
 from csvae_hub.models import create_model, list_models
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CELEBA = hub.PACKAGED / "celeba-64"
 FIELDS = {"license": "other", "license_name": "mine", "license_link": "https://example.org/x", "datasets": ["me/faces"]}
 
@@ -63,7 +64,7 @@ def test_the_text_has_the_three_lines_the_picture_the_licence_and_the_limits(fac
     ) in text
     assert "![Pictures made by the model](samples.png)" in text
     assert "**Licence of the weights**: [mine](https://example.org/x)." in text
-    assert f"{hub.open_weights(faces).numbers:,} numbers stored as float16" in text
+    assert f"{sum(t.numel() for t in hub.load_tensors(faces).values()):,} numbers stored as float16" in text
     for title in ("What it is for", "What it is", "How it was made", "Measured", "Limits and bias"):
         assert f"\n## {title}\n" in text
     change = hub.read_json(faces / "evaluation.json")["attribute_change"]["attributes"]
