@@ -125,17 +125,12 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: the width or the depth is out of range.
     """
     config = dict(config)
-    if not UPGRADES:
-        return config
     config.setdefault("correction", True)
     if "adversary" not in config:
         width, depth = config.pop("adversary_width", 256), config.pop("adversary_depth", 2)
         check(type(depth) is int and 0 <= depth <= 8, "adversary_depth", "0 to 8", depth)
         config["adversary"] = [width] * depth
     return config
-
-
-UPGRADES = False  # <- TO SWITCH ON (and then remove) once ModelConfig has `correction` and `adversary`
 
 
 def load_tensors(folder: str | os.PathLike[str]) -> dict[str, Tensor]:

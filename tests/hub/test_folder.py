@@ -320,16 +320,7 @@ OLD = {"model": "csvae", "z_dim": 8, "adversary_width": 16, "adversary_depth": 3
 NEW = {"model": "csvae", "correction": False, "adversary": [64, 32]}
 
 
-def test_a_config_is_given_as_it_stands_until_the_fields_are_there():
-    assert hub.upgraded(OLD) == OLD
-
-
-@pytest.fixture
-def switched_on(monkeypatch):
-    monkeypatch.setattr("csvae_hub.hub.folder.UPGRADES", True)
-
-
-def test_a_config_of_version_0_1_gets_what_it_left_out(switched_on):
+def test_a_config_of_version_0_1_gets_what_it_left_out():
     before = dict(OLD)
     assert hub.upgraded(OLD) == {"model": "csvae", "z_dim": 8, "correction": True, "adversary": [16, 16, 16]}
     assert before == OLD
@@ -337,12 +328,12 @@ def test_a_config_of_version_0_1_gets_what_it_left_out(switched_on):
     assert hub.upgraded({**OLD, "adversary_depth": 0})["adversary"] == []
 
 
-def test_a_config_of_today_is_left_as_it_is(switched_on):
+def test_a_config_of_today_is_left_as_it_is():
     assert hub.upgraded(NEW) == NEW
     assert hub.upgraded({**NEW, "adversary_width": 16}) == {**NEW, "adversary_width": 16}  # an unknown field then
 
 
 @pytest.mark.parametrize("depth", [-1, 9, 10**9, True, "2", 2.0, None, [2]])
-def test_a_depth_from_a_stranger_can_t_take_memory(switched_on, depth):
+def test_a_depth_from_a_stranger_can_t_take_memory(depth):
     with pytest.raises(ConfigError, match=r"^adversary_depth: expected 0 to 8, got "):
         hub.upgraded({**OLD, "adversary_depth": depth})
