@@ -37,7 +37,7 @@ MORE = {
         "correction": True,
         "erase": True,
     },
-    "csvae-grid": {"z_dim": 32, "z_grid": 4},
+    "csvae-grid": {"z_dim": 16, "z_grid": 4},
     "csvae-vectors": {"shape": (5,), "w_dim": 1, "backbone": BackboneConfig("mlp", width=8, depth=2, features=8)},
     "csvae-float16": {"likelihood": LikelihoodConfig("bernoulli")},
 }
