@@ -184,9 +184,9 @@ def train(
         model = create_model(recipe.model) if initial is None else _initial(recipe, initial)
         parts = [(find_part(name), options) for name, options in recipe.parts.items()]
         objective = Objective(model, recipe.objective, parts, train_data)
-    return Trainer(
-        objective, recipe.trainer, train_data, valid_data, folder, record=to_dict(recipe), quiet=quiet
-    ).fit(resume)
+    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=to_dict(recipe), quiet=quiet).fit(
+        resume
+    )
 
 
 def _initial(recipe: Recipe, initial: str | Path) -> AttributeModel:

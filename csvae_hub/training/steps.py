@@ -122,7 +122,9 @@ class Objective(nn.Module):
         # hooks for parts; these defaults are the paper
         self.forward_pass: Callable[[Tensor, Tensor], Output] = model.__call__
         self.adversary_input: Callable[[Output], Tensor] = lambda out: out.z
-        self.adversary_batches: Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]] = lambda z, y: iter([(z, y)])
+        self.adversary_batches: Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]] = lambda z, y: iter(
+            [(z, y)]
+        )
         self.base_rate: Callable[[], Tensor | None] = lambda: None
         self.betas = (0.9, 0.999)
         self.rest_epochs = 0

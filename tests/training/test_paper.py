@@ -20,7 +20,7 @@ def normal_kl(loc, scale, prior_loc, prior_scale):
 
 
 def paper_losses(model, beta, sigma, x, y):
-    """Both minimisations, written from the equations of METHOD: the second with z as a constant."""
+    """Both minimisations, written from the equations of METHOD: the second takes z as a constant."""
     features = model.backbone.encode(x)
     z_loc, z_scale = model.q_z(features).mean, model.q_z(features).stddev
     w_loc, w_scale = model.q_w(features, y).mean, model.q_w(features, y).stddev
@@ -40,9 +40,10 @@ def paper_losses(model, beta, sigma, x, y):
     classifier = -(y * answer.log() + (1 - y) * (1 - answer).log()).sum(1)
     first = beta.reconstruction * reconstruction + beta.kl_w * kl_w + beta.kl_z * kl_z
     first = first + beta.negative_entropy * negative_entropy + beta.classifier * classifier
+    yield first.mean()
     q = torch.sigmoid(net.train().net(net.norm(z.detach())))
     second = -(y * q.log() + (1 - y) * (1 - q).log()).sum(1)
-    return first.mean(), beta.adversary * second.mean()
+    yield beta.adversary * second.mean()
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -58,8 +59,8 @@ def test_a_step_of_a_paper_recipe_has_the_gradients_of_the_paper_s_equations(nam
     state = {n: v.clone() for n, v in model.state_dict().items()}
     model.train()
     torch.manual_seed(1)
-    first, second = paper_losses(model, recipe.objective, recipe.model.likelihood.scale, x, y)
-    expected = torch.autograd.grad(first, others), torch.autograd.grad(second, delta)
+    losses = paper_losses(model, recipe.objective, recipe.model.likelihood.scale, x, y)
+    expected = [torch.autograd.grad(next(losses), others), torch.autograd.grad(next(losses), delta)]
 
     model.load_state_dict(state)
     objective = Objective(model, recipe.objective)
@@ -68,7 +69,7 @@ def test_a_step_of_a_paper_recipe_has_the_gradients_of_the_paper_s_equations(nam
     loss.backward()
     assert all(p.grad is None for p in delta)
     got = [p.grad.clone() for p in others]
-    torch.testing.assert_close(got, list(expected[0]), rtol=1e-3, atol=5e-4 * max(g.abs().max() for g in got))
+    torch.testing.assert_close(got, list(expected[0]), rtol=1e-3, atol=1e-5 * max(g.abs().max() for g in got))
     model.zero_grad(set_to_none=True)
     (game,) = objective.minimisations
     terms = list(game.losses(step))
