@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from csvae_hub.cli.common import check_device, device_option
+
 if TYPE_CHECKING:
     from csvae_hub.data import AttributeData
     from csvae_hub.models import AttributeModel
@@ -20,15 +22,21 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="evaluation.json")
 @click.option("--compare", "others", multiple=True, metavar="MODEL", help="Another model; may be given several times.")
-@click.option("--judge", type=click.Path(exists=True, file_okay=False), help="A trained judge.  [default: train one]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the judge, the probes and the samples.")
+@click.option(
+    "--judge", type=click.Path(exists=True, file_okay=False), help="A trained judge of edits.  [default: train one]"
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the judge, the probes and the samples.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="A folder for figures.")
 @click.option(
-    "--examples", type=click.IntRange(min=1), default=10_000, show_default=True, help="A split, of drawn data."
+    "--examples",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Pictures in each split of drawn data.",
 )
-@click.option("--data-seed", type=int, default=0, show_default=True, help="Of drawn data.")
-@click.option("--device", help="cpu, cuda, cuda:1, …  [default: CUDA where there is one]")
-def eval_command(
+@click.option("--data-seed", type=int, default=0, show_default=True, help="Seed of drawn data.")
+@device_option
+def command(
     model_name: str,
     data: str,
     output: Path,
@@ -92,9 +100,9 @@ def draw(
     data: AttributeData,
     say: Callable[[str], None],
 ) -> None:
-    """Writes what `csvae_hub.plotting` can draw of these models, and says what it can't.
+    """Draws the figures of `csvae_hub.plotting` for these models, and names each that can't be drawn.
 
-    Faces over a plane are drawn of drawn data only, so that no photo of a person lands in a folder unasked.
+    Draws faces over a plane for drawn data only, so that no photo of a person lands in a folder unasked.
     """
     from csvae_hub import plotting
     from csvae_hub.evaluation.encoding import encode_data
@@ -120,14 +128,3 @@ def draw(
                     model, codes[:1].to(model.device), attribute, examples=codes
                 ),
             )
-
-
-def check_device(device: str | None) -> None:
-    """Refuses, as wrong use, a device that torch can't put a tensor on; None is torch's own choice."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise click.UsageError(f"--device {device}: expected cpu, cuda or cuda:N ({reason})") from error

@@ -1,0 +1,140 @@
+"""Options and steps that several commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from csvae_hub.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from csvae_hub.editing import FaceEditor, OpenPhoto
+    from csvae_hub.editing.selection import Which
+    from csvae_hub.models import AttributeModel, Latents
+
+
+class FaceChoice(click.ParamType):
+    """One of some words, or a number from 0."""
+
+    name = "face"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Gives the placeholder in the help."""
+        return "|".join((*self.words, "N"))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Gives the word, or the number."""
+        if value in self.words or isinstance(value, int):
+            return value
+        if not (value.isascii() and value.isdigit()):
+            words = ", ".join(self.words)
+            self.fail(f"expected {words} or a number from 0, counting the largest first; got {value!r}", param, ctx)
+        return int(value)
+
+
+model_option = click.option("--model", "model_name", default="celeba-64", show_default=True, help="Name or folder.")
+device_option = click.option("--device", help="cpu, cuda, cuda:1, …  [default: CUDA where there is one]")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+aligned_option = click.option(
+    "--aligned", is_flag=True, help="Take the centre square as the face, framed as in training; detect no faces."
+)
+one_face_option = click.option(
+    "--face",
+    type=FaceChoice("largest"),
+    default="largest",
+    show_default=True,
+    help="The face of a photo; N counts from 0, largest first.",
+)
+photo_argument = click.argument(
+    "picture", metavar="PHOTO", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Prints JSON for programs, names and paths as they are."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def check_device(device: str | None) -> None:
+    """Refuses, as wrong use, a device that torch can't put a tensor on. None is torch's own choice."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise click.UsageError(f"--device {device}: expected cpu, cuda or cuda:N ({reason})") from error
+
+
+def check_output(output: Path, picture: Path, endings: Sequence[str] | Mapping[str, str]) -> None:
+    """Refuses, as wrong use, an output that is the input or has none of the endings."""
+    if output.suffix.lower() not in endings:
+        raise click.UsageError(f"-o {output}: expected a picture's name that ends in one of {', '.join(endings)}")
+    if output.resolve() == picture.resolve():
+        raise click.UsageError(f"-o {output} is the input: give another name")
+
+
+def load_picture_model(name: str, device: str | None) -> AttributeModel:
+    """Loads a model. Refuses, as wrong use, a model of vectors."""
+    from csvae_hub.models import AttributeModel
+
+    check_device(device)
+    model = AttributeModel.from_pretrained(name, device=device)
+    if not model.config.is_image:
+        raise click.UsageError(f"{name} is a model of vectors of {model.config.shape[0]} numbers, not of pictures")
+    return model
+
+
+def editor_of(model: AttributeModel, aligned: bool) -> FaceEditor | AttributeModel:
+    """Gives the editor of photos with its detector loaded, or the model itself for aligned pictures."""
+    if aligned:
+        return model
+    from csvae_hub.editing import FaceEditor
+
+    editor = FaceEditor(model)
+    try:
+        _ = editor.detector
+    except MissingExtraError as error:
+        raise click.ClickException(
+            f"{error} finds faces in photos; pictures that are aligned faces already are edited without, with --aligned"
+        ) from error
+    return editor
+
+
+def encode_face(editor: FaceEditor | AttributeModel, picture: Path, face: Which) -> tuple[Latents, OpenPhoto | None]:
+    """Encodes the face in a picture. Gives the photo as well, where the picture is not aligned."""
+    from csvae_hub.models import AttributeModel
+
+    if isinstance(editor, AttributeModel):
+        return editor.encode(picture), None
+    photo = editor.open(picture, face=face)
+    return photo.latents, photo
+
+
+@contextmanager
+def progress(total: int, verb: str, seconds: float = 5.0) -> Iterator[Callable[[int], None]]:
+    """Gives a function to call with the number just done. Draws a bar on a terminal, prints lines elsewhere."""
+    if sys.stderr.isatty():
+        with click.progressbar(length=total, label=verb, file=sys.stderr) as bar:
+            yield bar.update
+        return
+    done, last = 0, time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            click.echo(f"{verb} {done} of {total}", err=True)
+
+    yield advance

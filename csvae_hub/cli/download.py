@@ -1,0 +1,39 @@
+"""`csvae download`: weights from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+
+@click.command("download")
+@click.argument("repo_id", metavar="USER/NAME")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Copy the files here.")
+@click.option("--revision", help="A branch, tag or commit.  [default: main]")
+@click.option("--force", is_flag=True, help="Download again what is in the cache.")
+@click.option("--offline", is_flag=True, help="Use the cache and no network.")
+def command(repo_id: str, output: Path | None, revision: str | None, force: bool, offline: bool) -> None:
+    """Fetch the weights of the Hub repo USER/NAME and print their folder.
+
+    Without --output they are kept in the Hub's cache, where every command finds them as USER/NAME.
+    """
+    from csvae_hub import hub
+    from csvae_hub.hub_client import COMPANIONS, PICTURE, REQUIRED, download
+    from csvae_hub.safe_files import inside
+
+    folder = download(
+        repo_id.removeprefix(hub.HUB),
+        revision=revision,
+        force_download=force,
+        local_files_only=offline,
+        companions=(*COMPANIONS, PICTURE),
+    )
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in (*COMPANIONS, PICTURE, *REQUIRED):
+            if inside(folder, name).is_file():
+                with hub.replacing(output / name) as temporary:
+                    shutil.copyfile(folder / name, temporary)
+    click.echo(output or folder)
