@@ -14,12 +14,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from safetensors.torch import save
-from torch import Tensor
-from torch import contiguous_format as contiguous
 
 from csvae_hub.config import FORMAT_VERSION, shown
 from csvae_hub.errors import (
@@ -31,7 +27,11 @@ from csvae_hub.errors import (
     did_you_mean,
 )
 from csvae_hub.safe_files import inside, read_json
-from csvae_hub.tensor_file import TensorFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from csvae_hub.tensor_file import TensorFile
 
 __all__ = [
     "CONFIG",
@@ -146,6 +146,8 @@ def open_weights(folder: str | os.PathLike[str]) -> TensorFile:
         CorruptWeightsError: it is truncated or something else than its name says.
         UnsafeWeightsError: it is a symbolic link out of the folder.
     """
+    from csvae_hub.tensor_file import TensorFile
+
     return TensorFile(inside(folder, WEIGHTS))
 
 
@@ -177,6 +179,9 @@ def save_weights(
         WeightsError: the folder's name is taken by a file.
         UnsafeWeightsError: a name in extra leads out of the folder.
     """
+    from safetensors.torch import save
+    from torch import contiguous_format as contiguous
+
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise WeightsError(f"{folder} is a file: expected the name of a folder to write the weights to")

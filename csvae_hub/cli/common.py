@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from csvae_hub.errors import MissingExtraError
+from csvae_hub.text import printable
 
 if TYPE_CHECKING:
+    from csvae_hub.config import ModelConfig
     from csvae_hub.editing import FaceEditor, OpenPhoto
     from csvae_hub.editing.selection import Which
     from csvae_hub.models import AttributeModel, Latents
@@ -60,9 +63,47 @@ photo_argument = click.argument(
 )
 
 
+def echo(line: object, err: bool = False) -> None:
+    """Prints one line, safe for a terminal. Stays silent where nobody reads the stream any more."""
+    try:
+        click.echo(printable(str(line)), err=err)
+    except BrokenPipeError:
+        setattr(sys, "stderr" if err else "stdout", open_nowhere())
+
+
 def print_json(content: Mapping[str, Any]) -> None:
-    """Prints JSON for programs, names and paths as they are."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    """Prints JSON for programs, in ASCII, so that it stays JSON in any encoding of the stream."""
+    for line in json.dumps(content, indent=2).splitlines():
+        echo(line)
+
+
+def open_nowhere() -> TextIO:
+    """Opens a stream that forgets what is written to it."""
+    return Path(os.devnull).open("w", encoding="utf-8")
+
+
+def read_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
+    """Gives the content of a weights folder's JSON files, and the config once it passed the checks of loading.
+
+    Imports no torch.
+
+    Raises:
+        WeightsError: a file is missing or corrupt, or leads out of the folder.
+        ConfigError: a field of config.json can't be right.
+    """
+    from csvae_hub import hub
+    from csvae_hub.config import ModelConfig, from_dict
+    from csvae_hub.safe_files import inside
+
+    content = {"config": hub.read_config(folder)}
+    header = ("format_version", "csvae_hub_version")
+    config = from_dict(ModelConfig, {key: value for key, value in content["config"].items() if key not in header})
+    content["preprocessor"] = hub.read_json(inside(folder, hub.PREPROCESSOR), hub.MAX_CONFIG)
+    for key in ("training", "evaluation"):
+        path = inside(folder, f"{key}.json")
+        if path.is_file():
+            content[key] = hub.read_json(path)
+    return content, config
 
 
 def check_device(device: str | None) -> None:
@@ -135,6 +176,6 @@ def progress(total: int, verb: str, seconds: float = 5.0) -> Iterator[Callable[[
         done += count
         if time.monotonic() - last >= seconds:
             last = time.monotonic()
-            click.echo(f"{verb} {done} of {total}", err=True)
+            echo(f"{verb} {done} of {total}", err=True)
 
     yield advance

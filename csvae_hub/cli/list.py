@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from csvae_hub.cli.common import json_option, print_json
+from csvae_hub.cli.common import echo, json_option, print_json, read_model
 
 
 @click.command("list")
@@ -13,12 +13,11 @@ def command(as_json: bool) -> None:
     """List the models that come with the package."""
     from csvae_hub import hub
 
-    configs = {name: hub.read_json(hub.PACKAGED / name / hub.CONFIG) for name in hub.list_packaged()}
+    models = {name: read_model(hub.PACKAGED / name) for name in hub.list_packaged()}
     if as_json:
-        print_json(configs)
+        print_json({name: content["config"] for name, (content, _) in models.items()})
         return
-    for name, config in configs.items():
-        shape = "×".join(map(str, config["shape"]))
-        click.echo(f"{name}  {config['model']}  {shape}  {', '.join(config['attributes'])}")
-    if not configs:
-        click.echo("no packaged models; `csvae train` makes your own")
+    for name, (_, config) in models.items():
+        echo(f"{name}  {config.model}  {'×'.join(map(str, config.shape))}  {', '.join(config.attributes)}")
+    if not models:
+        echo("no packaged models; `csvae train` makes your own")
