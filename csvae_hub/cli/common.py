@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -45,6 +47,26 @@ class FaceChoice(click.ParamType):
         return int(value)
 
 
+class FilePath(click.Path):
+    """The path of a file or folder. Refuses standard streams and web addresses."""
+
+    def __init__(self, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Gives the path."""
+        check_path(str(value))
+        return super().convert(value, param, ctx)
+
+
+def check_path(name: str) -> None:
+    """Refuses, as wrong use, a name that means a standard stream or a web address."""
+    if name == "-":
+        raise click.UsageError("-: expected the name of a file, since standard input and output are not supported")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
+        raise click.UsageError(f"{name}: expected the name of a file, got a web address: download the picture first")
+
+
 model_option = click.option("--model", "model_name", default="celeba-64", show_default=True, help="Name or folder.")
 device_option = click.option("--device", help="cpu, cuda, cuda:1, …  [default: CUDA where there is one]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -58,9 +80,7 @@ one_face_option = click.option(
     show_default=True,
     help="The face of a photo; N counts from 0, largest first.",
 )
-photo_argument = click.argument(
-    "picture", metavar="PHOTO", type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
+photo_argument = click.argument("picture", metavar="PHOTO", type=FilePath(exists=True, dir_okay=False))
 
 
 def echo(line: object, err: bool = False) -> None:
@@ -68,7 +88,7 @@ def echo(line: object, err: bool = False) -> None:
     try:
         click.echo(printable(str(line)), err=err)
     except BrokenPipeError:
-        setattr(sys, "stderr" if err else "stdout", open_nowhere())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -77,9 +97,14 @@ def print_json(content: Mapping[str, Any]) -> None:
         echo(line)
 
 
-def open_nowhere() -> TextIO:
-    """Opens a stream that forgets what is written to it."""
-    return Path(os.devnull).open("w", encoding="utf-8")
+def prepare_streams() -> None:
+    """Lets the standard streams print any text in any encoding, and gives the process those that it lacks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def read_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from csvae_hub.cli.common import check_device, device_option
+from csvae_hub.cli.common import check_device, device_option, echo
 
 
 @click.command("demo")
@@ -27,5 +27,5 @@ def command(model_name: str, host: str, port: int, browser: bool, device: str | 
     except ValueError as error:
         raise click.UsageError(f"--model {model_name}: {error}") from error
     address = start(page, host, port, browser)
-    click.echo(f"{address} (Ctrl-C ends it)")
+    echo(f"{address} (Ctrl-C ends it)")
     page.block_thread()

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import click
 
+from csvae_hub.cli.common import FilePath, echo
+
 
 @click.command("download")
 @click.argument("repo_id", metavar="USER/NAME")
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Copy the files here.")
+@click.option("-o", "--output", type=FilePath(file_okay=False), help="Copy the files here.")
 @click.option("--revision", help="A branch, tag or commit.  [default: main]")
 @click.option("--force", is_flag=True, help="Download again what is in the cache.")
 @click.option("--offline", is_flag=True, help="Use the cache and no network.")
@@ -36,4 +38,4 @@ def command(repo_id: str, output: Path | None, revision: str | None, force: bool
             if inside(folder, name).is_file():
                 with hub.replacing(output / name) as temporary:
                     shutil.copyfile(folder / name, temporary)
-    click.echo(output or folder)
+    echo(output or folder)

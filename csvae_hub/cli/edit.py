@@ -11,8 +11,11 @@ import click
 
 from csvae_hub.cli.common import (
     FaceChoice,
+    FilePath,
     aligned_option,
+    check_path,
     device_option,
+    echo,
     editor_of,
     encode_face,
     json_option,
@@ -32,7 +35,7 @@ VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a pict
 
 @click.command("edit")
 @click.argument("arguments", nargs=-1, required=True, metavar="INPUTS... NAME=VALUE...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A picture, or a folder.")
+@click.option("-o", "--output", required=True, type=FilePath(), help="A picture, or a folder.")
 @click.option(
     "--face",
     type=FaceChoice("largest", "all"),
@@ -71,6 +74,8 @@ def command(
     (Eyeglasses=2.5,1.0), 'sample', or a picture to take the attribute from. True leaves a face unchanged that has the
     attribute already, False one that lacks it. A number always draws the face anew.
     """
+    for argument in arguments:
+        check_path(argument)
     changes = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
     inputs = [Path(argument) for argument in arguments if argument not in changes]
     parsed = _parse_changes(changes)
@@ -105,12 +110,12 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
         failures = [{"input": str(job.source), "error": error} for job, error in failed.items()]
         print_json({"model": model_name, "edited": edited, "failed": failures})
     else:
-        click.echo(f"{len(done)} of {len(outcomes)} written to {output}")
+        echo(f"{len(done)} of {len(outcomes)} written to {output}")
     for job, outcome in done.items():
         for reason in outcome.skipped:
-            click.echo(f"skipped a face: {job.source}: {reason}", err=True)
+            echo(f"skipped a face: {job.source}: {reason}", err=True)
     for error in failed.values():
-        click.echo(f"failed: {error}", err=True)
+        echo(f"failed: {error}", err=True)
     if failed:
         sys.exit(1)
 
@@ -136,6 +141,7 @@ def _parse_value(name: str, text: str) -> Any:
     except ValueError:
         if Path(text).is_file():
             return Path(text)
+        check_path(text)
         raise click.UsageError(f"{name}={text}: expected {VALUES}, got {text!r}") from None
     if not all(abs(number) < float("inf") for number in numbers):
         raise click.UsageError(f"{name}={text}: expected finite numbers, got {text!r}")

@@ -8,6 +8,8 @@ import platform
 
 import click
 
+from csvae_hub.cli.common import echo
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -30,13 +32,13 @@ def command() -> None:
     """Show the versions and devices that a bug report should name."""
     import torch
 
-    click.echo(f"csvae-hub {_version('csvae-hub')}")
-    click.echo(f"python {platform.python_version()} on {platform.platform()}")
+    echo(f"csvae-hub {_version('csvae-hub')}")
+    echo(f"python {platform.python_version()} on {platform.platform()}")
     for package in PACKAGES:
-        click.echo(f"{package} {_version(package)}")
+        echo(f"{package} {_version(package)}")
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    click.echo(f"cuda {', '.join(devices) or 'none'}")
-    click.echo(f"threads {torch.get_num_threads()} of {os.cpu_count()} cores")
+    echo(f"cuda {', '.join(devices) or 'none'}")
+    echo(f"threads {torch.get_num_threads()} of {os.cpu_count()} cores")
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from csvae_hub.cli.common import check_device, device_option
+from csvae_hub.cli.common import FilePath, check_device, device_option, echo
 
 if TYPE_CHECKING:
     from csvae_hub.data import AttributeData
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 @click.option(
     "--data", required=True, help="A folder of labelled pictures with three splits, or the name of drawn data."
 )
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="evaluation.json")
+@click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The figures, as JSON.")
 @click.option("--compare", "others", multiple=True, metavar="MODEL", help="Another model; may be given several times.")
 @click.option(
     "--judge", type=click.Path(exists=True, file_okay=False), help="A trained judge of edits.  [default: train one]"
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the judge, the probes and the samples.")
-@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="A folder for figures.")
+@click.option("--plots", type=FilePath(file_okay=False), help="A folder for plots.")
 @click.option(
     "--examples",
     type=click.IntRange(min=1),
@@ -50,6 +50,9 @@ def command(
 ) -> None:
     """Measure MODEL: reconstruction, bound, edits, variety and leakage, on the test split.
 
+    The figures are written to OUTPUT, and to evaluation.json in the weights folder, where `csvae info` and `csvae push`
+    find them. Packaged models and models of the Hub stay as they are.
+
     With --compare all models are measured with one judge on the same data, and OUTPUT holds {"models": {NAME: ...}}.
     They need the same attributes and the same size of pictures.
     """
@@ -64,7 +67,9 @@ def command(
     from csvae_hub.evaluation.compare import check_comparable
     from csvae_hub.models import AttributeModel
 
-    models = {name: AttributeModel.from_pretrained(name, device=device) for name in names}
+    folders = {name: hub.resolve(name) for name in names}
+    copies = {name: _own_file(folder) for name, folder in folders.items()}
+    models = {name: AttributeModel.from_pretrained(folder, device=device) for name, folder in folders.items()}
     try:
         check_comparable(models)
     except ValueError as error:
@@ -78,19 +83,45 @@ def command(
     trained = AttributeClassifier.load(judge) if judge else None
 
     def say(line: str) -> None:
-        click.echo(line, err=True)
+        echo(line, err=True)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     if others:
         results = compare(models, splits[0], splits[1], splits[2], trained, seed=seed, progress=say)
         hub.write_json(output, {"models": results})
-        click.echo(comparison_table(results))
+        table = comparison_table(results)
     else:
         results = {model_name: evaluate(model, splits[0], splits[1], splits[2], trained, seed=seed, progress=say)}
         hub.write_json(output, results[model_name])
-        click.echo(markdown_table(results[model_name]))
+        table = markdown_table(results[model_name])
+    for line in table.splitlines():
+        echo(line)
+    for name, copy in copies.items():
+        say(_write_copy(name, copy, output, results[name]))
     if plots is not None:
         draw(plots, models, results, splits[2], say)
+
+
+def _own_file(folder: Path) -> Path | None:
+    """Gives evaluation.json of a user's weights folder; None for a packaged model and in the Hub's cache."""
+    from csvae_hub import hub
+    from csvae_hub.safe_files import inside, of_repo
+
+    path = inside(folder, "evaluation.json")
+    return None if folder.resolve().parent == hub.PACKAGED.resolve() or of_repo(path) else path
+
+
+def _write_copy(name: str, copy: Path | None, output: Path, result: Mapping[str, Any]) -> str:
+    """Writes the figures of a model to its folder. Gives a line that says so, or why not."""
+    from csvae_hub import hub
+
+    if copy is None:
+        return f"{name}: the figures are in {output} only, since this is a packaged model or one of the Hub"
+    try:
+        hub.write_json(copy, result)
+    except OSError as error:
+        return f"{name}: the figures are in {output} only: {error}"
+    return f"{name}: the figures are in {copy}"
 
 
 def draw(

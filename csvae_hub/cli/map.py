@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from csvae_hub.cli.common import (
+    FilePath,
     aligned_option,
     check_output,
     device_option,
+    echo,
     editor_of,
     encode_face,
     load_picture_model,
@@ -29,7 +31,7 @@ FORMATS = (".png", ".svg", ".pdf")
 @click.command("map")
 @photo_argument
 @click.argument("name")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The map.")
+@click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The map.")
 @click.option("--steps", type=click.IntRange(min=2), default=7, show_default=True, help="Faces a side.")
 @one_face_option
 @aligned_option
@@ -60,7 +62,7 @@ def command(
     figure = plotting.traversal(model, latents, name, steps=steps)
     output.parent.mkdir(parents=True, exist_ok=True)
     plotting.save_figure(figure, output, dpi=150)
-    click.echo(f"the plane of {name} written to {output}")
+    echo(f"the plane of {name} written to {output}")
 
 
 def _check_plane(model: AttributeModel, name: str) -> None:

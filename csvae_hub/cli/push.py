@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from csvae_hub.cli.common import echo
+
 
 @click.command("push")
 @click.argument("model_name", metavar="MODEL")
@@ -61,4 +63,4 @@ def command(
         )
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(commit.pr_url or commit.commit_url)
+    echo(commit.pr_url or commit.commit_url)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from csvae_hub.cli.common import (
+    FilePath,
     aligned_option,
     check_output,
     device_option,
+    echo,
     editor_of,
     encode_face,
     load_picture_model,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 @click.command("sweep")
 @photo_argument
 @click.argument("name")
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The strip.")
+@click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The strip.")
 @click.option("--from", "start", type=float, default=0.0, show_default=True, help="0 is absent.")
 @click.option("--to", "stop", type=float, default=1.0, show_default=True, help="1 is present.")
 @click.option("--steps", type=click.IntRange(min=2), default=7, show_default=True)
@@ -75,7 +77,7 @@ def command(
         save_picture(strip, output)
     except (OSError, ValueError) as error:
         raise click.ClickException(f"can't write {output}: {error}") from error
-    click.echo(f"{name} from {start:g} to {stop:g} written to {output}")
+    echo(f"{name} from {start:g} to {stop:g} written to {output}")
 
 
 def _side_by_side(pictures: Sequence[Image.Image], gap: int = 2) -> Image.Image:

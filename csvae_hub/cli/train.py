@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
+from csvae_hub.cli.common import FilePath, echo
+
 
 @click.command("train")
 @click.option(
     "--recipe", default="synthetic-faces", show_default=True, help="A packaged recipe, or the path of a .toml file."
 )
 @click.option("--data", help="A folder of pictures, or the name of a data set.  [default: the recipe's own]")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="The folder of the run."
-)
+@click.option("-o", "--output", required=True, type=FilePath(file_okay=False), help="The folder of the run.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: trainer.epochs=3.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Resume from a checkpoint, or start anew.")
 @click.option("--initial", help="Weights to start from: a folder or a packaged name.  [default: random]")
@@ -32,7 +32,7 @@ def command(
 
     fields = dict(override.split("=", 1) for override in overrides)
     train(load_recipe(recipe, fields), data, output, resume=resume, initial=initial)
-    click.echo(f"trained: {output / 'model'}")
+    echo(f"trained: {output / 'model'}")
     grids = sorted((output / "grids").glob("*.png"))
     if grids:
-        click.echo(f"edits, a column for each attribute: {grids[-1]}")
+        echo(f"edits, a column for each attribute: {grids[-1]}")

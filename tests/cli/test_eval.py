@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,8 +129,8 @@ def test_eval_writes_the_figures_and_prints_a_table(run, weights, tmp_path, monk
     monkeypatch.setattr("csvae_hub.data.load_data", load_data)
     monkeypatch.setattr("csvae_hub.evaluation.evaluate", evaluate)
     monkeypatch.setattr("csvae_hub.evaluation.markdown_table", lambda result: f"| seed | {result['seed']} |")
-    output = tmp_path / "new/evaluation.json"
-    result = run("eval", weights, "--data", "faces", "--seed", 3, "-o", output)
+    output, model = tmp_path / "new/evaluation.json", shutil.copytree(weights, tmp_path / "model")
+    result = run("eval", model, "--data", "faces", "--seed", 3, "-o", output)
     assert called["test"] == ("faces", ("Eyeglasses", "Smiling"), 16)
     assert called["evaluate"] == (("Eyeglasses", "Smiling"), "train", "valid", "test", None, 3)
     assert json.loads(output.read_text()) == {"seed": 3}
@@ -138,3 +141,69 @@ def test_eval_writes_the_figures_and_prints_a_table(run, weights, tmp_path, monk
 def test_eval_names_data_that_is_not_there(run, weights, tmp_path):
     result = run("eval", weights, "--data", tmp_path / "nowhere", "-o", tmp_path / "evaluation.json", code=1)
     assert "nowhere: expected swiss-roll, synthetic-faces, a folder with images/ and attributes.csv" in result.stderr
+
+
+@pytest.fixture
+def quick(monkeypatch, weights, tmp_path):
+    """A model of its own, measured at once: the figures are canned."""
+    result = {"model": "csvae", "reconstruction": {"mse": 0.25}, "attribute_change": {"wished": 0.5}}
+    monkeypatch.setattr("csvae_hub.data.load_data", lambda spec, **options: None)
+    monkeypatch.setattr("csvae_hub.evaluation.evaluate", lambda *splits, **options: result)
+    monkeypatch.setattr(
+        "csvae_hub.evaluation.compare", lambda models, *splits, **options: dict.fromkeys(models, result)
+    )
+    monkeypatch.setattr("csvae_hub.evaluation.markdown_table", str)
+    monkeypatch.setattr("csvae_hub.evaluation.comparison_table", str)
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(weights, tmp_path / "model")
+
+
+def test_the_figures_go_to_the_weights_folder_and_to_the_hub(run, quick):
+    shown = run("eval", quick, "--data", "faces", "-o", "figures.json")
+    assert f"{quick}: the figures are in {quick / 'evaluation.json'}" in shown.stderr
+    assert (quick / "evaluation.json").read_text() == Path("figures.json").read_text()
+    assert "| Reconstruction, mean squared error of values in [0, 1] | 0.25 |" in run("info", quick).stdout
+    sent = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("csvae_hub.hub_client.upload", lambda folder, *_, **__: sent.update(read(folder)) or SENT)
+        run("push", quick, "alice/hats")
+    assert sent["evaluation.json"] == (quick / "evaluation.json").read_bytes()
+
+
+SENT = SimpleNamespace(pr_url=None, commit_url="https://hub/commit")
+
+
+def read(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_all_compared_models_keep_their_figures(run, quick):
+    other = shutil.copytree(quick, "other")
+    run("eval", "model", "--compare", "other", "--data", "faces", "-o", "figures.json")
+    for folder in (quick, other):
+        assert json.loads((Path(folder) / "evaluation.json").read_text())["reconstruction"] == {"mse": 0.25}
+
+
+def test_packaged_models_and_those_of_the_hub_stay_as_they_are(run, quick, monkeypatch):
+    monkeypatch.setattr("csvae_hub.hub.PACKAGED", quick.parent)
+    cached = Path("hub/models--alice--hats/snapshots") / ("0" * 40)
+    shutil.copytree(quick, cached)
+    for name in ("model", "./model", str(cached)):
+        shown = run("eval", name, "--data", "faces", "-o", "figures.json")
+        assert f"{name}: the figures are in figures.json only, since this is a packaged model" in shown.stderr
+        assert not (Path(name) / "evaluation.json").exists()
+        Path("figures.json").unlink()
+
+
+def test_no_figures_are_written_where_a_link_leads(run, quick):
+    Path("precious").write_text("{}")
+    (quick / "evaluation.json").symlink_to("../precious")
+    assert "is a symbolic link" in run("eval", quick, "--data", "faces", "-o", "figures.json", code=1).stderr
+    assert Path("precious").read_text() == "{}"
+    assert not Path("figures.json").exists()
+
+
+def test_a_folder_that_can_not_be_written_to_is_named(run, quick):
+    (quick / "evaluation.json").mkdir()
+    shown = run("eval", quick, "--data", "faces", "-o", "figures.json")
+    assert f"{quick}: the figures are in figures.json only: " in shown.stderr
