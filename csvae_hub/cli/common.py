@@ -41,7 +41,7 @@ class FaceChoice(click.ParamType):
         """Gives the word, or the number."""
         if value in self.words or isinstance(value, int):
             return value
-        if not (value.isascii() and value.isdigit()):
+        if not re.fullmatch("[0-9]{1,9}", value):
             words = ", ".join(self.words)
             self.fail(f"expected {words} or a number from 0, counting the largest first; got {value!r}", param, ctx)
         return int(value)
@@ -61,26 +61,30 @@ class FilePath(click.Path):
 
 def check_path(name: str) -> None:
     """Refuses, as wrong use, a name that means a standard stream or a web address."""
-    if name == "-":
-        raise click.UsageError("-: expected the name of a file, since standard input and output are not supported")
+    if name in ("", "-"):
+        raise click.UsageError(
+            f"{name or 'empty name'}: expected the name of a file; standard streams are not supported"
+        )
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
         raise click.UsageError(f"{name}: expected the name of a file, got a web address: download the picture first")
 
 
 model_option = click.option("--model", "model_name", default="celeba-64", show_default=True, help="Name or folder.")
 device_option = click.option("--device", help="cpu, cuda, cuda:1, …  [default: CUDA where there is one]")
+photo_argument = click.argument("picture", metavar="PHOTO", type=FilePath(exists=True, dir_okay=False))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 aligned_option = click.option(
     "--aligned", is_flag=True, help="Take the centre square as the face, framed as in training; detect no faces."
 )
-one_face_option = click.option(
-    "--face",
-    type=FaceChoice("largest"),
-    default="largest",
-    show_default=True,
-    help="The face of a photo; N counts from 0, largest first.",
-)
-photo_argument = click.argument("picture", metavar="PHOTO", type=FilePath(exists=True, dir_okay=False))
+
+
+def one_face(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that choose the face of a photo, a model and a device."""
+    words = "The face of a photo; N counts from 0, largest first."
+    face = click.option("--face", type=FaceChoice("largest"), default="largest", show_default=True, help=words)
+    for add in (device_option, model_option, aligned_option, face):
+        command = add(command)
+    return command
 
 
 def echo(line: object, err: bool = False) -> None:
@@ -136,7 +140,7 @@ def check_device(device: str | None) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        torch.zeros((), device=device).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise click.UsageError(f"--device {device}: expected cpu, cuda or cuda:N ({reason})") from error

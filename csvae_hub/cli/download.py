@@ -25,13 +25,18 @@ def command(repo_id: str, output: Path | None, revision: str | None, force: bool
     from csvae_hub.hub_client import COMPANIONS, PICTURE, REQUIRED, download
     from csvae_hub.safe_files import inside
 
-    folder = download(
-        repo_id.removeprefix(hub.HUB),
-        revision=revision,
-        force_download=force,
-        local_files_only=offline,
-        companions=(*COMPANIONS, PICTURE),
-    )
+    if force and offline:
+        raise click.UsageError("--force with --offline: what is in the cache can't be downloaded again; leave out one")
+    try:
+        folder = download(
+            repo_id.removeprefix(hub.HUB),
+            revision=revision,
+            force_download=force,
+            local_files_only=offline,
+            companions=(*COMPANIONS, PICTURE),
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         for name in (*COMPANIONS, PICTURE, *REQUIRED):

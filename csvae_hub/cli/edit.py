@@ -9,21 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from csvae_hub.cli.common import (
-    FaceChoice,
-    FilePath,
-    aligned_option,
-    check_path,
-    device_option,
-    echo,
-    editor_of,
-    encode_face,
-    json_option,
-    load_picture_model,
-    model_option,
-    print_json,
-    progress,
-)
+from csvae_hub.cli import common
 
 if TYPE_CHECKING:
     from csvae_hub.editing import FaceEditor, Job, Outcome
@@ -35,25 +21,25 @@ VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a pict
 
 @click.command("edit")
 @click.argument("arguments", nargs=-1, required=True, metavar="INPUTS... NAME=VALUE...")
-@click.option("-o", "--output", required=True, type=FilePath(), help="A picture, or a folder.")
+@click.option("-o", "--output", required=True, type=common.FilePath(), help="A picture, or a folder.")
 @click.option(
     "--face",
-    type=FaceChoice("largest", "all"),
+    type=common.FaceChoice("largest", "all"),
     default="largest",
     show_default=True,
     help="The faces of a photo to edit; N counts from 0, largest first.",
 )
-@aligned_option
+@common.aligned_option
 @click.option(
     "--keep-size/--no-keep-size",
     default=True,
     show_default=True,
     help="Write the whole picture in its own size, or only the face, as the model draws it at its own size.",
 )
-@model_option
+@common.model_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
-@device_option
-@json_option
+@common.device_option
+@common.json_option
 def command(
     arguments: tuple[str, ...],
     output: Path,
@@ -75,7 +61,7 @@ def command(
     attribute already, False one that lacks it. A number always draws the face anew.
     """
     for argument in arguments:
-        check_path(argument)
+        common.check_path(argument)
     changes = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
     inputs = [Path(argument) for argument in arguments if argument not in changes]
     parsed = _parse_changes(changes)
@@ -87,10 +73,10 @@ def command(
         jobs = plan_files(inputs, output)
     except PlanError as error:
         raise click.UsageError(str(error)) from error
-    model = load_picture_model(model_name, device)
-    editor = editor_of(model, aligned)
+    model = common.load_picture_model(model_name, device)
+    editor = common.editor_of(model, aligned)
     values = {name: _value_for(editor, name, value) for name, value in parsed.items()}
-    with progress(len(jobs), "edited") as advance:
+    with common.progress(len(jobs), "edited") as advance:
         outcomes = edit_files(
             editor, values, jobs, face=face, keep_size=keep_size, batch_size=batch_size, advance=advance
         )
@@ -108,14 +94,14 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
             for job, one in done.items()
         ]
         failures = [{"input": str(job.source), "error": error} for job, error in failed.items()]
-        print_json({"model": model_name, "edited": edited, "failed": failures})
+        common.print_json({"model": model_name, "edited": edited, "failed": failures})
     else:
-        echo(f"{len(done)} of {len(outcomes)} written to {output}")
+        common.echo(f"{len(done)} of {len(outcomes)} written to {output}")
     for job, outcome in done.items():
         for reason in outcome.skipped:
-            echo(f"skipped a face: {job.source}: {reason}", err=True)
+            common.echo(f"skipped a face: {job.source}: {reason}", err=True)
     for error in failed.values():
-        echo(f"failed: {error}", err=True)
+        common.echo(f"failed: {error}", err=True)
     if failed:
         sys.exit(1)
 
@@ -141,7 +127,7 @@ def _parse_value(name: str, text: str) -> Any:
     except ValueError:
         if Path(text).is_file():
             return Path(text)
-        check_path(text)
+        common.check_path(text)
         raise click.UsageError(f"{name}={text}: expected {VALUES}, got {text!r}") from None
     if not all(abs(number) < float("inf") for number in numbers):
         raise click.UsageError(f"{name}={text}: expected finite numbers, got {text!r}")
@@ -159,4 +145,4 @@ def _value_for(editor: FaceEditor | AttributeModel, name: str, value: Any) -> An
             raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
         if len(value) != model.config.w_dim:
             raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
-    return encode_face(editor, value, "largest")[0] if isinstance(value, Path) else value
+    return common.encode_face(editor, value, "largest")[0] if isinstance(value, Path) else value

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from csvae_hub.models import AttributeModel
 
 
+SEED = click.IntRange(0, 2**32 - 1)
+
+
 @click.command("eval")
 @click.argument("model_name", metavar="MODEL")
 @click.option(
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 @click.option(
     "--judge", type=click.Path(exists=True, file_okay=False), help="A trained judge of edits.  [default: train one]"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the judge, the probes and the samples.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the judge, the probes and the samples.")
 @click.option("--plots", type=FilePath(file_okay=False), help="A folder for plots.")
 @click.option(
     "--examples",
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Pictures in each split of drawn data.",
 )
-@click.option("--data-seed", type=int, default=0, show_default=True, help="Seed of drawn data.")
+@click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of drawn data.")
 @device_option
 def command(
     model_name: str,

@@ -7,19 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from csvae_hub.cli.common import (
-    FilePath,
-    aligned_option,
-    check_output,
-    device_option,
-    echo,
-    editor_of,
-    encode_face,
-    load_picture_model,
-    model_option,
-    one_face_option,
-    photo_argument,
-)
+from csvae_hub.cli import common
 
 if TYPE_CHECKING:
     from csvae_hub.editing.selection import Which
@@ -29,14 +17,11 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 @click.command("map")
-@photo_argument
+@common.photo_argument
 @click.argument("name")
-@click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The map.")
+@click.option("-o", "--output", required=True, type=common.FilePath(dir_okay=False), help="The map.")
 @click.option("--steps", type=click.IntRange(min=2), default=7, show_default=True, help="Faces a side.")
-@one_face_option
-@aligned_option
-@model_option
-@device_option
+@common.one_face
 def command(
     picture: Path,
     name: str,
@@ -52,17 +37,17 @@ def command(
     The axes are the two coordinates that `csvae edit` takes, as in Eyeglasses=2.5,1.0. Marks show the faces that lack
     the attribute and the faces that have it.
     """
-    check_output(output, picture, FORMATS)
-    model = load_picture_model(model_name, device)
+    common.check_output(output, picture, FORMATS)
+    model = common.load_picture_model(model_name, device)
     model.index(name)
     _check_plane(model, model_name)
     from csvae_hub import plotting
 
-    latents, _ = encode_face(editor_of(model, aligned), picture, face)
+    latents, _ = common.encode_face(common.editor_of(model, aligned), picture, face)
     figure = plotting.traversal(model, latents, name, steps=steps)
     output.parent.mkdir(parents=True, exist_ok=True)
     plotting.save_figure(figure, output, dpi=150)
-    echo(f"the plane of {name} written to {output}")
+    common.echo(f"the plane of {name} written to {output}")
 
 
 def _check_plane(model: AttributeModel, name: str) -> None:

@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from csvae_hub.cli.common import (
-    FilePath,
-    aligned_option,
-    check_output,
-    device_option,
-    echo,
-    editor_of,
-    encode_face,
-    load_picture_model,
-    model_option,
-    one_face_option,
-    photo_argument,
-)
+from csvae_hub.cli import common
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,17 +17,14 @@ if TYPE_CHECKING:
 
 
 @click.command("sweep")
-@photo_argument
+@common.photo_argument
 @click.argument("name")
-@click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The strip.")
+@click.option("-o", "--output", required=True, type=common.FilePath(dir_okay=False), help="The strip.")
 @click.option("--from", "start", type=float, default=0.0, show_default=True, help="0 is absent.")
 @click.option("--to", "stop", type=float, default=1.0, show_default=True, help="1 is present.")
 @click.option("--steps", type=click.IntRange(min=2), default=7, show_default=True)
 @click.option("--whole", is_flag=True, help="Show the whole photo at each step, not only the face.")
-@one_face_option
-@aligned_option
-@model_option
-@device_option
+@common.one_face
 def command(
     picture: Path,
     name: str,
@@ -59,11 +44,13 @@ def command(
     from csvae_hub.editing import FORMATS, save_picture
     from csvae_hub.images import grid
 
-    check_output(output, picture, FORMATS)
-    model = load_picture_model(model_name, device)
+    if not all(abs(end) < 1e30 for end in (start, stop)):
+        raise click.UsageError(f"--from {start} --to {stop}: expected finite numbers such as 0 and 1")
+    common.check_output(output, picture, FORMATS)
+    model = common.load_picture_model(model_name, device)
     model.index(name)
-    editor = editor_of(model, aligned)
-    latents, photo = encode_face(editor, picture, face)
+    editor = common.editor_of(model, aligned)
+    latents, photo = common.encode_face(editor, picture, face)
     values = torch.linspace(start, stop, steps).tolist()
     edited = [model.edit(latents, {name: value}) for value in values]
     if not whole:
@@ -77,7 +64,7 @@ def command(
         save_picture(strip, output)
     except (OSError, ValueError) as error:
         raise click.ClickException(f"can't write {output}: {error}") from error
-    echo(f"{name} from {start:g} to {stop:g} written to {output}")
+    common.echo(f"{name} from {start:g} to {stop:g} written to {output}")
 
 
 def _side_by_side(pictures: Sequence[Image.Image], gap: int = 2) -> Image.Image:

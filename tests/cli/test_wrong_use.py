@@ -1,4 +1,4 @@
-"""Inputs and outputs that are no files, and file names that say where an edited photo goes."""
+"""Arguments that cannot be meant, and where an edited photo goes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_number_at_the_end_of_a_folder_is_no_ending(run, weights, folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("-", "-: expected the name of a file, since standard input and output are not supported"),
+        ("-", "-: expected the name of a file; standard streams are not supported"),
         ("https://example.org/a=b.png", "expected the name of a file, got a web address: download the picture first"),
         ("S3://bucket/a.png", "expected the name of a file, got a web address"),
     ],
@@ -62,3 +62,29 @@ def test_a_face_that_is_not_there_is_answered_with_those_that_are(run, weights, 
     for photo, choices in (("one.png", "choose 0"), ("two.jpg", "choose 0 (the largest) to 1")):
         assert choices in run("edit", f"photos/{photo}", "Smiling=1", *command, code=1).stderr
         assert choices in run("sweep", f"photos/{photo}", "Smiling", *command, code=1).stderr
+
+
+@pytest.mark.parametrize("empty", ["input", "output"])
+def test_a_variable_that_was_not_set_does_not_mean_the_current_folder(run, folder, empty):
+    inputs, output = ("", "out") if empty == "input" else ("photos", "")
+    message = "empty name: expected the name of a file"
+    assert message in run("edit", inputs, "Smiling=1", "-o", output, code=2).stderr
+    assert [path.name for path in Path().iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "photos/0.png", "Smiling", "--from", "nan", "-o", "s.png"], "--from nan --to 1.0: expected finite"),
+        (["sweep", "photos/0.png", "Smiling", "--to", "1e300", "-o", "s.png"], "expected finite numbers such as 0"),
+        (["edit", "photos", "Smiling=1", "--device", "meta", "-o", "out"], "--device meta: expected cpu, cuda"),
+        (["edit", "photos", "Smiling=1", "--face", "9" * 5000, "-o", "out"], "expected largest, all or a number"),
+        (["eval", "model", "--data", "synthetic-faces", "--data-seed", -1, "-o", "e.json"], "'--data-seed'"),
+        (["eval", "model", "--data", "synthetic-faces", "--seed", 2**64, "-o", "e.json"], "'--seed'"),
+        (["download", "alice/hats", "--force", "--offline"], "--force with --offline"),
+        (["download", "../hats", "--offline"], "Repo id must"),
+    ],
+)
+def test_values_that_can_not_be_meant_are_wrong_use(run, folder, arguments, message):
+    assert message in run(*arguments, code=2).stderr
+    assert [path.name for path in Path().iterdir()] == ["photos"]
