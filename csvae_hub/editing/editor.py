@@ -20,7 +20,7 @@ from csvae_hub.editing.detection import Detector, Face, YuNet
 from csvae_hub.editing.selection import Which, check_which, chosen, faces_of
 from csvae_hub.errors import FaceError, ImageError
 from csvae_hub.images import ImageLike, Images, open_picture
-from csvae_hub.models.base import AttributeModel, Value
+from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
 
 
