@@ -26,7 +26,7 @@ from csvae_hub.evaluation import (
     reconstruction,
     train_classifier,
 )
-from csvae_hub.evaluation.report import JUDGE_DEPTH, JUDGE_WIDTH
+from csvae_hub.evaluation.judge import JUDGE_DEPTH, JUDGE_WIDTH
 from csvae_hub.hub import replacing
 from csvae_hub.images import grid, load_images
 from csvae_hub.models import CSVAE

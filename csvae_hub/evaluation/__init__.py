@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from csvae_hub.classifier import AttributeClassifier, train_classifier
 from csvae_hub.evaluation.attribute_change import attribute_change
 from csvae_hub.evaluation.bound import bound
-from csvae_hub.evaluation.classifier import AttributeClassifier, classifier_metrics, train_classifier
 from csvae_hub.evaluation.compare import compare, over_seeds
+from csvae_hub.evaluation.judge import classifier_metrics, train_judge
 from csvae_hub.evaluation.leakage import leakage
 from csvae_hub.evaluation.reconstruction import reconstruction
-from csvae_hub.evaluation.report import evaluate, train_judge
+from csvae_hub.evaluation.report import evaluate
 from csvae_hub.evaluation.splits import check_disjoint
 from csvae_hub.evaluation.tables import comparison_table, markdown_table
 from csvae_hub.evaluation.truth import distance_to_truth

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from csvae_hub.classifier import AttributeClassifier
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import unknown_attribute
-from csvae_hub.evaluation.classifier import AttributeClassifier
 from csvae_hub.evaluation.encoding import decode_in_batches, edited, encode_data
 from csvae_hub.evaluation.metrics import mean, one_sided, roc_auc
 from csvae_hub.models import AttributeModel, Latents

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from csvae_hub.classifier import AttributeClassifier
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
-from csvae_hub.evaluation.classifier import AttributeClassifier
+from csvae_hub.evaluation.judge import train_judge
 from csvae_hub.evaluation.metrics import mean
-from csvae_hub.evaluation.report import evaluate, train_judge
+from csvae_hub.evaluation.report import evaluate
 from csvae_hub.models import AttributeModel
 
 Result = Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from csvae_hub.classifier import masked_cross_entropy
 from csvae_hub.errors import require
-from csvae_hub.evaluation.classifier import masked_cross_entropy
 from csvae_hub.evaluation.metrics import bootstrap_auc, mean, one_sided, roc_auc
 from csvae_hub.models import Latents
 
@@ -18,9 +19,9 @@ Scores = NDArray[np.float64]
 
 
 def leakage(
-    latents: tuple[Latents, ...],
-    labels: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
-    labelled: tuple[Latents, Latents, Latents] | None = None,
+    latents: Sequence[Latents],
+    labels: Sequence[NDArray[np.float32]],
+    labelled: Sequence[Latents] | None = None,
     *,
     seed: int = 0,
     resamples: int = 200,

@@ -7,21 +7,18 @@ from typing import Any
 
 import torch
 
+from csvae_hub.classifier import AttributeClassifier
 from csvae_hub.data.base import AttributeData
-from csvae_hub.evaluation.attribute_change import CHANCE, attribute_change
+from csvae_hub.evaluation.attribute_change import attribute_change
 from csvae_hub.evaluation.bound import bound
-from csvae_hub.evaluation.classifier import AttributeClassifier, classifier_metrics, train_classifier
-from csvae_hub.evaluation.encoding import encode_both
+from csvae_hub.evaluation.encoding import encode_data
+from csvae_hub.evaluation.judge import judge_record, train_judge
 from csvae_hub.evaluation.leakage import leakage
-from csvae_hub.evaluation.metrics import mean
 from csvae_hub.evaluation.reconstruction import reconstruction
 from csvae_hub.evaluation.splits import check_disjoint
 from csvae_hub.evaluation.truth import distance_to_truth
 from csvae_hub.evaluation.variety import variety
 from csvae_hub.models import AttributeModel
-
-JUDGE_WIDTH, JUDGE_DEPTH = 24, 2
-"""Sizes of the judge: others than the guide's by default, so that training can't aim at the judge itself."""
 
 
 def evaluate(
@@ -80,7 +77,9 @@ def evaluate(
         "judge": None,
     }
     say("encoding the three splits")
-    encoded, labelled = zip(*(encode_both(model, data) for data in splits.values()), strict=True)
+    encoded, labelled = (
+        tuple(encode_data(model, data, labelled=told) for data in splits.values()) for told in (False, True)
+    )
     test = encoded[2]
     say("reconstruction and bound")
     result["reconstruction"] = reconstruction(model, test_data, test)
@@ -98,7 +97,7 @@ def evaluate(
             )
         judge.to(model.device)
         say("attribute change")
-        result["judge"] = _judge_record(judge, test_data)
+        result["judge"] = judge_record(judge, test_data)
         result["attribute_change"] = attribute_change(model, test_data, judge, test)
     else:
         result["reason"] = "the model takes vectors: there is no judge of edited pictures"
@@ -112,51 +111,3 @@ def evaluate(
     labels = (splits["train"].labels, splits["valid"].labels, test_data.labels)
     result["leakage"] = leakage(encoded, labels, labelled, seed=seed)
     return result
-
-
-def train_judge(
-    data: AttributeData,
-    *,
-    seed: int = 0,
-    epochs: int = 11,
-    precision: str = "float32",
-    device: torch.device | str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> AttributeClassifier:
-    """A judge of edits as `evaluate` trains one: on all of `data`, of another size than the guide of training.
-
-    Args:
-        data: N pictures and their attributes.
-        seed: of weights, order and augmentation.
-        epochs: passes over the data.
-        precision: "float32" or "bfloat16".
-        device: by default CUDA where there is one, else the CPU.
-        progress: is called with a line before the first and after each epoch.
-
-    Raises:
-        ValueError: what `train_classifier` refuses.
-    """
-    say = progress or (lambda line: None)
-    say(f"training the judge: {epochs} epochs of {len(data)} pictures")
-    return train_classifier(
-        data,
-        epochs=epochs,
-        seed=seed,
-        width=JUDGE_WIDTH,
-        depth=JUDGE_DEPTH,
-        precision=precision,
-        device=device,
-        report=lambda epoch, loss: say(f"judge: epoch {epoch} of {epochs}, loss {loss:.4f}"),
-    )
-
-
-def _judge_record(judge: AttributeClassifier, data: AttributeData) -> dict[str, Any]:
-    metrics = classifier_metrics(judge, data)
-    known = {name: entry["auc"] for name, entry in metrics.items()}
-    return {
-        "width": judge.width,
-        "depth": judge.depth,
-        "accuracy": mean(entry["accuracy"] for entry in metrics.values()),
-        "at_chance": [name for name, auc in known.items() if auc is not None and auc < CHANCE],
-        "attributes": metrics,
-    }

@@ -20,8 +20,8 @@ from csvae_hub.training.objective import Objective, ObjectiveConfig
 from csvae_hub.training.trainer import Trainer, TrainerConfig
 
 if TYPE_CHECKING:
+    from csvae_hub.classifier import AttributeClassifier
     from csvae_hub.data import AttributeData
-    from csvae_hub.evaluation.classifier import AttributeClassifier
     from csvae_hub.models import AttributeModel
 
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -217,7 +217,7 @@ def _has_valid(source: str) -> bool:
 
 def _guide(recipe: Recipe, data: AttributeData, folder: Path, resume: bool) -> AttributeClassifier:
     """The guide of an earlier start of the same run, or one trained now."""
-    from csvae_hub.evaluation.classifier import AttributeClassifier, train_classifier
+    from csvae_hub.classifier import AttributeClassifier, train_classifier
 
     made_with = {**to_dict(recipe.guide), "data_fingerprint": data.fingerprint}
     record = folder / "guide.json"

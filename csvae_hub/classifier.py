@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +14,6 @@ from typing_extensions import Self
 from csvae_hub.config import FORMAT_VERSION
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import WeightsMismatchError
-from csvae_hub.evaluation.metrics import roc_auc
 from csvae_hub.hub import load_weights, save_weights
 
 NAME = "attribute-classifier"
@@ -229,29 +227,6 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     known = ~labels.isnan()
     loss = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
     return (loss * known).sum() / known.sum().clamp(min=1)
-
-
-def classifier_metrics(classifier: AttributeClassifier, data: AttributeData) -> dict[str, dict[str, float | None]]:
-    """`accuracy` (threshold 0.5) and `auc` (ROC) on `data`, for each attribute that both know.
-
-    None stands where no label is there (both), or only one class (AUC).
-    """
-    probabilities = torch.cat(
-        [classifier.probabilities(data.batch(part)[0]) for part in torch.arange(len(data)).split(512)]
-    ).numpy()
-    metrics: dict[str, dict[str, float | None]] = {}
-    for column, name in enumerate(classifier.attributes):
-        if name not in data.attributes:
-            continue
-        labels = data.labels[:, data.attributes.index(name)]
-        known = ~np.isnan(labels)
-        auc = roc_auc(probabilities[:, column], labels)
-        hits = (probabilities[known, column] > 0.5) == (labels[known] == 1)
-        metrics[name] = {
-            "accuracy": float(hits.mean()) if known.any() else None,
-            "auc": None if math.isnan(auc) else auc,
-        }
-    return metrics
 
 
 def _augment(images: Tensor) -> Tensor:

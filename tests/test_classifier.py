@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from csvae_hub.data.base import AttributeData
-from csvae_hub.errors import WeightsError, WeightsMismatchError
-from csvae_hub.evaluation.classifier import (
+from csvae_hub.classifier import (
     AttributeClassifier,
-    classifier_metrics,
     masked_cross_entropy,
     train_classifier,
 )
+from csvae_hub.data.base import AttributeData
+from csvae_hub.errors import WeightsError, WeightsMismatchError
+from csvae_hub.evaluation import classifier_metrics
 
 
 def test_learns_what_can_be_seen(judge, make_halves):
