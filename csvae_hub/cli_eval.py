@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 )
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="evaluation.json")
 @click.option("--compare", "others", multiple=True, metavar="MODEL", help="Another model; may be given several times.")
-@click.option("--judge", type=click.Path(exists=True, file_okay=False), help="A trained judge.  [default: train one]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the judge, the probes and the samples.")
+@click.option("--judges", type=click.Path(exists=True, file_okay=False), help="Trained judges.  [default: train them]")
+@click.option("--photos", type=click.IntRange(min=0), default=300, show_default=True, help="Edited as photos; 0: none.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the judges, the probes and the samples.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="A folder for figures.")
 @click.option(
     "--examples", type=click.IntRange(min=1), default=10_000, show_default=True, help="A split, of drawn data."
@@ -33,7 +34,8 @@ def eval_command(
     data: str,
     output: Path,
     others: tuple[str, ...],
-    judge: str | None,
+    judges: str | None,
+    photos: int,
     seed: int,
     plots: Path | None,
     examples: int,
@@ -42,7 +44,7 @@ def eval_command(
 ) -> None:
     """Measure MODEL: reconstruction, bound, edits, variety and leakage, on the test split.
 
-    With --compare all models are measured with one judge on the same data, and OUTPUT holds {"models": {NAME: ...}}.
+    With --compare all models are measured with the same judges and data, and OUTPUT holds {"models": {NAME: ...}}.
     They need the same attributes and the same size of pictures.
     """
     names = (model_name, *others)
@@ -52,7 +54,7 @@ def eval_command(
     check_device(device)
     from csvae_hub import hub
     from csvae_hub.data import load_data
-    from csvae_hub.evaluation import AttributeClassifier, compare, comparison_table, evaluate, markdown_table
+    from csvae_hub.evaluation import Judges, compare, comparison_table, evaluate, markdown_table
     from csvae_hub.evaluation.compare import check_comparable
     from csvae_hub.models import AttributeModel
 
@@ -67,18 +69,22 @@ def eval_command(
         load_data(data, attributes=model.attributes, split=split, image_size=size, examples=examples, seed=data_seed)
         for split in ("train", "valid", "test")
     ]
-    trained = AttributeClassifier.load(judge) if judge else None
+    options: dict[str, Any] = {"judges": Judges.load(judges) if judges else None, "seed": seed}
+    if photos:
+        from csvae_hub.editing.aligned import put_back
+
+        options |= {"put_back": put_back, "photos": photos}
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     if others:
-        results = compare(models, splits[0], splits[1], splits[2], trained, seed=seed, progress=say)
+        results = compare(models, splits[0], splits[1], splits[2], **options, progress=say)
         hub.write_json(output, {"models": results})
         click.echo(comparison_table(results))
     else:
-        results = {model_name: evaluate(model, splits[0], splits[1], splits[2], trained, seed=seed, progress=say)}
+        results = {model_name: evaluate(model, splits[0], splits[1], splits[2], **options, progress=say)}
         hub.write_json(output, results[model_name])
         click.echo(markdown_table(results[model_name]))
     if plots is not None:

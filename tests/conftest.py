@@ -1,12 +1,15 @@
-"""Pictures whose attributes are their halves' brightness, and a classifier of them."""
+"""Pictures whose attributes are their halves' brightness, and classifiers of them."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import pytest
 
-from csvae_hub.classifier import train_classifier
+from csvae_hub.classifier import ARCHITECTURES, train_classifier
 from csvae_hub.data.base import AttributeData
+from csvae_hub.evaluation import Judges
 
 NAMES = ("Left", "Right")
 
@@ -24,6 +27,24 @@ def make_halves():
     return halves
 
 
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def classifier(request):
+    return trained(request.param)
+
+
 @pytest.fixture(scope="session")
-def judge():
-    return train_classifier(halves(512, 0), epochs=4, width=4, batch_size=32, learning_rate=1e-2, augment=False)
+def judges():
+    return Judges(trained(architecture) for architecture in ARCHITECTURES)
+
+
+@cache
+def trained(architecture):
+    return train_classifier(
+        halves(512, 0),
+        epochs=4,
+        architecture=architecture,
+        width=4,
+        batch_size=32,
+        learning_rate=1e-2,
+        augment=False,
+    )

@@ -53,9 +53,10 @@ def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = 
 
 def decode_in_batches(model: AttributeModel, latents: Latents) -> Iterator[Tensor]:
     """Decoded batches (B, *shape) of at most `BATCH`, on the CPU, in the order of the latents."""
-    with evaluating(model):
-        for start in range(0, len(latents), BATCH):
-            yield model.decode(latents[start : start + BATCH].to(model.device)).float().cpu()
+    for start in range(0, len(latents), BATCH):
+        with evaluating(model):  # not around the loop: the caller goes on between the batches
+            decoded = model.decode(latents[start : start + BATCH].to(model.device)).float().cpu()
+        yield decoded
 
 
 def decode_all(model: AttributeModel, latents: Latents) -> Tensor:

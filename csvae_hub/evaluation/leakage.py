@@ -1,4 +1,4 @@
-"""What the latents say about the attributes, asked of fresh probes: an adversary that is fooled proves nothing."""
+"""Leakage: fresh probes read the attributes from the latents, since a fooled adversary proves nothing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def leakage(
     def table(scores: Scores, extreme: str) -> dict[str, Any]:
         return _table(names, scores, test, reasons, extreme, seed, resamples)
 
-    z = probes(whitened([part.z[None] for part in latents]), width=256)
+    z = probes(whitened([part.z.flatten(1)[None] for part in latents]), width=256)
     result: dict[str, Any] = {"z": {kind: table(scores[0], "max") for kind, scores in z.items()}}
     if latents[0].w.shape[-1] == 0:
         without = dict.fromkeys(("w_own", "w_others", "w_own_labelled"))

@@ -9,22 +9,25 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
+from csvae_hub.classifier import ARCHITECTURES, AttributeClassifier
 from csvae_hub.cli_eval import eval_command
 from csvae_hub.data import SyntheticFaces, load_data
-from csvae_hub.evaluation import AttributeClassifier, evaluate
+from csvae_hub.editing.aligned import put_back
+from csvae_hub.evaluation import Judges, evaluate
 
 DRAWN = ("--data", "synthetic-faces", "--examples", 40, "--data-seed", 7)
 
 
 @pytest.fixture(scope="module")
 def folders(make_member, tmp_path_factory):
-    """Weights of a csvae and of a vae of drawn faces, and a judge that knows nothing."""
+    """Weights of a csvae and of a vae of drawn faces, and judges that know nothing."""
     root, names = tmp_path_factory.mktemp("models"), SyntheticFaces(1).attributes
     for name in ("csvae", "vae"):
         make_member(name, names).save_pretrained(root / name)
-    judge = AttributeClassifier(names, width=2)
-    torch.nn.init.zeros_(judge.head[-1].weight)
-    judge.save(root / "judge")
+    members = [AttributeClassifier(names, architecture=name, width=4, size=16) for name in ARCHITECTURES]
+    for member in members:
+        torch.nn.init.zeros_(member.head[-1].weight)
+    Judges(members).save(root / "judges")
     return root
 
 
@@ -48,12 +51,12 @@ def run(*arguments, code=0):
 
 def test_one_model_is_measured_as_evaluate_does(make_member, folders, tmp_path):
     output = tmp_path / "new/evaluation.json"
-    shown = run("csvae", *DRAWN, "--judge", "judge", "--seed", 3, "-o", output)
+    shown = run("csvae", *DRAWN, "--judges", "judges", "--seed", 3, "--photos", 8, "-o", output)
     model = make_member("csvae", SyntheticFaces(1).attributes)
     splits = [
         load_data("synthetic-faces", split=s, image_size=16, examples=40, seed=7) for s in ("train", "valid", "test")
     ]
-    expected = evaluate(model, *splits, AttributeClassifier.load("judge"), seed=3)
+    expected = evaluate(model, *splits, Judges.load("judges"), seed=3, put_back=put_back, photos=8)
     assert json.loads(output.read_text()) == expected
     assert "| Wearing_Hat |" in shown.stdout
     assert "leakage" in shown.stderr
@@ -61,11 +64,14 @@ def test_one_model_is_measured_as_evaluate_does(make_member, folders, tmp_path):
 
 def test_models_are_compared_and_drawn(tmp_path):
     output, plots = tmp_path / "both.json", tmp_path / "plots"
-    shown = run("csvae", *DRAWN, "--judge", "judge", "--compare", "./vae", "-o", output, "--plots", plots)
+    shown = run(
+        "csvae", *DRAWN, "--judges", "judges", "--compare", "./vae", "-o", output, "--plots", plots, "--photos", 0
+    )
     results = json.loads(output.read_text())["models"]
     assert {name: result["model"] for name, result in results.items()} == {"csvae": "csvae", "./vae": "vae"}
     rows = [line.split(" | ")[0] for line in shown.stdout.strip().splitlines()]
-    assert rows == ["| model", "| ---", "| csvae", "| ./vae"]
+    assert rows[:4] == ["| model", "| ---", "| csvae", "| ./vae"]
+    assert all(result["photos"] is None for result in results.values())
     assert "no planes-vae.png: expected subspaces of two numbers, got a model without subspaces" in shown.stderr
     drawn = sorted(path.name for path in plots.iterdir())
     traversals = [f"traversal-csvae-{name}.png" for name in results["csvae"]["attributes"]]
