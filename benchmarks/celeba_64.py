@@ -25,7 +25,7 @@ from csvae_hub.evaluation import (
     reconstruction,
     train_classifier,
 )
-from csvae_hub.evaluation.report import JUDGE_DEPTH, JUDGE_WIDTH
+from csvae_hub.evaluation.judge import JUDGE_DEPTH, JUDGE_WIDTH
 from csvae_hub.hub import CARD, replacing
 from csvae_hub.hub.card import make_card, with_results
 from csvae_hub.images import grid, load_images

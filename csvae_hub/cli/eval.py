@@ -25,10 +25,9 @@ SEED = click.IntRange(0, 2**32 - 1)
 )
 @click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The figures, as JSON.")
 @click.option("--compare", "others", multiple=True, metavar="MODEL", help="Another model; may be given several times.")
-@click.option(
-    "--judge", type=click.Path(exists=True, file_okay=False), help="A trained judge of edits.  [default: train one]"
-)
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the judge, the probes and the samples.")
+@click.option("--judges", type=click.Path(exists=True, file_okay=False), help="Trained judges.  [default: train them]")
+@click.option("--photos", type=click.IntRange(min=0), default=300, show_default=True, help="Edited as photos; 0: none.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the judges, the probes and the samples.")
 @click.option("--plots", type=FilePath(file_okay=False), help="A folder for plots.")
 @click.option(
     "--examples",
@@ -44,7 +43,8 @@ def command(
     data: str,
     output: Path,
     others: tuple[str, ...],
-    judge: str | None,
+    judges: str | None,
+    photos: int,
     seed: int,
     plots: Path | None,
     examples: int,
@@ -56,7 +56,7 @@ def command(
     The figures are written to OUTPUT, and to evaluation.json in the weights folder, where `csvae info` and `csvae push`
     find them. Packaged models and models of the Hub stay as they are.
 
-    With --compare all models are measured with one judge on the same data, and OUTPUT holds {"models": {NAME: ...}}.
+    With --compare all models are measured with the same judges and data, and OUTPUT holds {"models": {NAME: ...}}.
     They need the same attributes and the same size of pictures.
     """
     names = (model_name, *others)
@@ -66,7 +66,7 @@ def command(
     check_device(device)
     from csvae_hub import hub
     from csvae_hub.data import load_data
-    from csvae_hub.evaluation import AttributeClassifier, compare, comparison_table, evaluate, markdown_table
+    from csvae_hub.evaluation import Judges, compare, comparison_table, evaluate, markdown_table
     from csvae_hub.evaluation.compare import check_comparable
     from csvae_hub.models import AttributeModel
 
@@ -83,18 +83,22 @@ def command(
         load_data(data, attributes=model.attributes, split=split, image_size=size, examples=examples, seed=data_seed)
         for split in ("train", "valid", "test")
     ]
-    trained = AttributeClassifier.load(judge) if judge else None
+    options: dict[str, Any] = {"judges": Judges.load(judges) if judges else None, "seed": seed}
+    if photos:
+        from csvae_hub.editing.aligned import put_back
+
+        options |= {"put_back": put_back, "photos": photos}
 
     def say(line: str) -> None:
         echo(line, err=True)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     if others:
-        results = compare(models, splits[0], splits[1], splits[2], trained, seed=seed, progress=say)
+        results = compare(models, splits[0], splits[1], splits[2], **options, progress=say)
         hub.write_json(output, {"models": results})
         table = comparison_table(results)
     else:
-        results = {model_name: evaluate(model, splits[0], splits[1], splits[2], trained, seed=seed, progress=say)}
+        results = {model_name: evaluate(model, splits[0], splits[1], splits[2], **options, progress=say)}
         hub.write_json(output, results[model_name])
         table = markdown_table(results[model_name])
     for line in table.splitlines():
@@ -107,11 +111,11 @@ def command(
 
 def _own_file(folder: Path) -> Path | None:
     """Gives evaluation.json of a user's weights folder; None for a packaged model and in the Hub's cache."""
-    from csvae_hub import hub
+    from csvae_hub.hub.folder import PACKAGED
     from csvae_hub.hub.safe_files import inside, of_repo
 
     path = inside(folder, "evaluation.json")
-    return None if folder.resolve().parent == hub.PACKAGED.resolve() or of_repo(path) else path
+    return None if folder.resolve().parent == PACKAGED.resolve() or of_repo(path) else path
 
 
 def _write_copy(name: str, copy: Path | None, output: Path, result: Mapping[str, Any]) -> str:

@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import nn
 
+from csvae_hub.classifier import AttributeClassifier
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import ConfigError, MissingExtraError
-from csvae_hub.evaluation.classifier import AttributeClassifier
 from csvae_hub.hub import save_weights
 from csvae_hub.models import create_model
 from csvae_hub.models.latents import Latents
