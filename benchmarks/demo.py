@@ -79,12 +79,12 @@ def levels(changes: int) -> Iterator[float]:
 
 
 def measure_server(changes: int) -> dict[str, Any]:
-    from csvae_hub.demo import Sitting
+    from csvae_hub.demo import Session
     from csvae_hub.demo.editors import Editors
 
     editor = Editors("celeba-64", "cpu")["celeba-64"]
     photo = large_photo()
-    here = Sitting(editor, photo)
+    here = Session(editor, photo)
     here.close_up = False
 
     def change(name: str, value: float) -> None:
@@ -103,7 +103,7 @@ def measure_server(changes: int) -> dict[str, Any]:
         another.append(timed(lambda i=i, value=value: change(names[(i + 1) % len(names)], value)))
         planes.append(timed(here.plane))
     return {
-        "open": summary([timed(lambda: Sitting(editor, photo)) for _ in range(10)]),
+        "open": summary([timed(lambda: Session(editor, photo)) for _ in range(10)]),
         "again": summary(again),
         "another": summary(another),
         "plane": summary(planes),

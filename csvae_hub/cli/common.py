@@ -20,7 +20,7 @@ from csvae_hub.text import printable
 
 if TYPE_CHECKING:
     from csvae_hub.config import ModelConfig
-    from csvae_hub.editing import FaceEditor, OpenPhoto
+    from csvae_hub.editing import FaceEditor, EncodedPhoto
     from csvae_hub.editing.selection import Which
     from csvae_hub.models import AttributeModel, Latents
 
@@ -181,7 +181,7 @@ def editor_of(model: AttributeModel, aligned: bool) -> FaceEditor | AttributeMod
     return editor
 
 
-def encode_face(editor: FaceEditor | AttributeModel, picture: Path, face: Which) -> tuple[Latents, OpenPhoto | None]:
+def encode_face(editor: FaceEditor | AttributeModel, picture: Path, face: Which) -> tuple[Latents, EncodedPhoto | None]:
     """Encodes the face in a picture. Gives the photo as well, where the picture is not aligned."""
     from csvae_hub.models import AttributeModel
 

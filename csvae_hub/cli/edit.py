@@ -91,6 +91,7 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
         edited = [
             {"input": str(job.source), "output": str(job.target)}
             | ({} if one.faces is None else {"faces": {"edited": one.faces, "skipped": list(one.skipped)}})
+            | ({"unchanged": list(one.unchanged)} if one.unchanged else {})
             for job, one in done.items()
         ]
         failures = [{"input": str(job.source), "error": error} for job, error in failed.items()]
@@ -100,6 +101,8 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
     for job, outcome in done.items():
         for reason in outcome.skipped:
             common.echo(f"skipped a face: {job.source}: {reason}", err=True)
+        for line in outcome.unchanged:
+            common.echo(f"unchanged: {job.source}: {line}", err=True)
     for error in failed.values():
         common.echo(f"failed: {error}", err=True)
     if failed:

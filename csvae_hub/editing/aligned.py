@@ -12,7 +12,7 @@ from torch import Tensor
 
 from csvae_hub.editing.alignment import template
 from csvae_hub.editing.editor import FaceEditor
-from csvae_hub.models.base import AttributeModel
+from csvae_hub.models.editable import AttributeModel
 
 PHOTO_SIDE = 256
 """Side in pixels of the photos; the faces in them are as large as in photos of people."""

@@ -1,4 +1,4 @@
-"""Picture files and whole folders: what goes where, and editing them in batches of bounded memory."""
+"""Picture files and whole folders: pairs inputs with outputs, and edits them in batches of bounded memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csvae_hub.editing.batches import Edited, batch_editor
+from csvae_hub.editing.batches import BatchEditor, Edited
 from csvae_hub.editing.editor import FaceEditor
 from csvae_hub.editing.metadata import Metadata, open_with_metadata
 from csvae_hub.editing.selection import Which
@@ -43,7 +43,7 @@ AHEAD = 4
 
 
 class PlanError(ValueError):
-    """Inputs and output that can't be meant; raised before anything is written."""
+    """Inputs and output that don't fit together; raised before anything is written."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job: why it failed, if it did; of a photo how many faces were edited, and why others were not."""
+    """The result of a job: the error, if any; for a photo also the fields of `Edited`."""
 
     error: str = ""
     faces: int | None = None
     skipped: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
 
 
 def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
@@ -152,7 +153,7 @@ def edit_files(
     Raises:
         ValueError: a value that can't be understood, or `face` is "all" where sizes are not kept.
     """
-    batches = batch_editor(editor, values, face, keep_size)
+    batches = BatchEditor(editor, values, face, keep_size)
     outcomes: dict[Job, Outcome] = {}
     saving: list[tuple[Job, Edited, Future[None]]] = []
 
@@ -160,7 +161,7 @@ def edit_files(
         for job, edited, future in saving:
             try:
                 future.result()
-                outcomes[job] = Outcome(faces=edited.faces, skipped=edited.skipped)
+                outcomes[job] = Outcome("", edited.faces, edited.skipped, edited.unchanged)
             except (OSError, ValueError) as error:
                 outcomes[job] = Outcome(f"{job.source}: can't write {job.target}: {error}")
         if saving:

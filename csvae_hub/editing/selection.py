@@ -1,4 +1,4 @@
-"""Which faces of a photo are edited."""
+"""Chooses the faces of a photo that are edited."""
 
 from __future__ import annotations
 
