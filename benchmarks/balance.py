@@ -16,6 +16,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+from csvae_hub.training.objective import Objective
 
 from csvae_hub import hub
 from csvae_hub.data import AttributeData, SyntheticFaces
@@ -23,7 +24,6 @@ from csvae_hub.evaluation import leakage, reconstruction
 from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.models import create_model
 from csvae_hub.training import Trainer, load_recipe
-from csvae_hub.training.objective import Objective
 
 SHARES = {"Wearing_Hat": 0.04, "Eyeglasses": 0.1}
 PLAIN = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from csvae_hub.evaluation.judge import JUDGE_DEPTH, JUDGE_WIDTH
 from PIL import Image
 
 from csvae_hub import hub
@@ -25,7 +26,6 @@ from csvae_hub.evaluation import (
     reconstruction,
     train_classifier,
 )
-from csvae_hub.evaluation.judge import JUDGE_DEPTH, JUDGE_WIDTH
 from csvae_hub.hub import CARD, replacing
 from csvae_hub.hub.card import make_card, with_results
 from csvae_hub.images import grid, load_images

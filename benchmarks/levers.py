@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from csvae_hub.training.objective import Objective
 
 from csvae_hub import hub
 from csvae_hub.data import load_data
 from csvae_hub.evaluation import AttributeClassifier, evaluate
 from csvae_hub.models import CSVAE, create_model
 from csvae_hub.training import Trainer, load_recipe
-from csvae_hub.training.objective import Objective
 
 VARIANTS: dict[str, dict[str, str]] = {
     "recipe": {},

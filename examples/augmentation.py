@@ -15,6 +15,7 @@ from statistics import mean, stdev
 
 import numpy as np
 import torch
+from csvae_hub.training.objective import Objective
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from csvae_hub.data import AttributeData, SyntheticFaces
 from csvae_hub.evaluation import AttributeClassifier, train_classifier
 from csvae_hub.models import AttributeModel, create_model
 from csvae_hub.training import Trainer, load_recipe
-from csvae_hub.training.objective import Objective
 from csvae_hub.transforms import RandomSetAttribute
 
 TARGET, SPURIOUS, CORRELATION = "Smiling", "Eyeglasses", 0.98

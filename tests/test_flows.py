@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from csvae_hub.flows import ConditionalFlow, Couplings
 
 from csvae_hub.evaluation.leakage import mlp_probe, whitened
 from csvae_hub.evaluation.metrics import roc_auc
-from csvae_hub.flows import ConditionalFlow, Couplings
 
 
 def codes(n, seed=0, dim=4):

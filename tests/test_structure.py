@@ -77,7 +77,14 @@ def test_the_way_from_the_readme_to_a_training_step_is_short():
     ]
     assert sum(len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in path) <= 900
     step = "".join((ROOT / name).read_text(encoding="utf-8") for name in path[1:])
-    for part in ("def forward", "def bound", "def generative_step", "def train_step", ".backward(", "optimizers[name].step()"):
+    for part in (
+        "def forward",
+        "def bound",
+        "def generative_step",
+        "def train_step",
+        ".backward(",
+        "optimizers[name].step()",
+    ):
         assert part in step
 
 

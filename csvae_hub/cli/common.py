@@ -20,7 +20,7 @@ from csvae_hub.text import printable
 
 if TYPE_CHECKING:
     from csvae_hub.config import ModelConfig
-    from csvae_hub.editing import FaceEditor, EncodedPhoto
+    from csvae_hub.editing import EncodedPhoto, FaceEditor
     from csvae_hub.editing.selection import Which
     from csvae_hub.models import AttributeModel, Latents
 

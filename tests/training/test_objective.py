@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
+from csvae_hub.training.objective import WEIGHTS, Objective, ObjectiveConfig
 from torch import nn
 
 from csvae_hub import losses
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import create_model, list_models
-from csvae_hub.training.objective import WEIGHTS, Objective, ObjectiveConfig
 
 OPTIONS = {
     "paper": {},
