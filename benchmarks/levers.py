@@ -1,6 +1,6 @@
 """What each lever does to the four figures: short runs of the recipe `celeba-64` on a third of its data.
 
-    python benchmarks/levers.py --data FOLDER --judge runs/judge --guide runs/guide -o docs/results/levers.json
+    python benchmarks/levers.py --data FOLDER --judges runs/judges --guide runs/guide -o docs/results/levers.json
 
 Every variant has the same seed, pictures and epochs. Results are added to the JSON as they come; a variant that is
 there already is passed over.
@@ -18,7 +18,7 @@ import torch
 
 from csvae_hub import hub
 from csvae_hub.data import load_data
-from csvae_hub.evaluation import AttributeClassifier, evaluate
+from csvae_hub.evaluation import AttributeClassifier, Judges, evaluate
 from csvae_hub.models import CSVAE, create_model
 from csvae_hub.training import Trainer, load_recipe
 from csvae_hub.training.objective import Objective
@@ -49,7 +49,7 @@ SHORT = {"trainer.warmup_steps": "50", "trainer.ema_decay": "0.95"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--judge", required=True, type=Path, help="as benchmarks/celeba_64.py leaves it")
+    parser.add_argument("--judges", required=True, type=Path, help="as benchmarks/celeba_64.py leaves it")
     parser.add_argument("--guide", required=True, type=Path, help="the folder `guide` of a run of the recipe")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--only", nargs="*", default=list(VARIANTS))
@@ -77,7 +77,7 @@ def run(overrides: dict[str, str], arguments: argparse.Namespace) -> dict[str, A
     assert isinstance(model, CSVAE)
     objective = Objective(model, recipe.objective, guide, torch.from_numpy(third.labels).nanmean(0))
     trained = Trainer(objective, recipe.trainer, third).fit()
-    result = evaluate(trained, third, splits[1], splits[2], AttributeClassifier.load(arguments.judge))
+    result = evaluate(trained, third, splits[1], splits[2], Judges.load(arguments.judges))
     change, leak = result["attribute_change"], result["leakage"]
     return {
         "mse": result["reconstruction"]["mse"],

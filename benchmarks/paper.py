@@ -4,7 +4,7 @@
     python benchmarks/paper.py celeba --data FOLDER --seeds 1
 
 For each data set all four models follow the same recipe with each seed and are measured by `csvae_hub.evaluation` with
-one judge, which is trained on the train split of other faces than they are measured on. Writes
+two judges, which are trained on the train split of other faces than they are measured on. Writes
 docs/results/paper-<data set>.json and, from it, the table .md beside it. Runs that the JSON holds are passed over, so
 that it can be stopped and started again; delete the JSON to begin anew.
 """
@@ -27,7 +27,7 @@ import torch
 from csvae_hub import hub
 from csvae_hub.config import to_dict
 from csvae_hub.data import AttributeData, load_data
-from csvae_hub.evaluation import AttributeClassifier, comparison_table, evaluate, leakage, train_judge
+from csvae_hub.evaluation import Judges, comparison_table, evaluate, leakage, train_judges
 from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.images import grid
 from csvae_hub.models import AttributeModel
@@ -87,14 +87,14 @@ def compare_on(name: str, arguments: argparse.Namespace) -> None:
     found: dict[str, Any] = hub.read_json(path) if path.is_file() else {"runs": {}}
     recipe = recipe_of(name, "csvae", 0, arguments)
     splits = splits_of(name, recipe, arguments.data)
-    judge = judge_of(splits[0], arguments.runs / name / "judge") if recipe.model.is_image else None
+    judges = judges_of(splits[0], arguments.runs / name / "judges") if recipe.model.is_image else None
     found["command"] = shlex.join(["python", "benchmarks/paper.py", *sys.argv[1:]])
     found["torch"], found["recipe"] = torch.__version__, to_dict(recipe)
     for seed in range(arguments.seeds):
         for model in arguments.models:
             of_model = found["runs"].setdefault(model, {})
             if str(seed) not in of_model:
-                of_model[str(seed)] = run(name, model, seed, splits, judge, arguments)
+                of_model[str(seed)] = run(name, model, seed, splits, judges, arguments)
                 hub.write_json(path, found)
                 path.with_suffix(".md").write_text(table(found), encoding="utf-8")
                 print(table(found), flush=True)
@@ -126,11 +126,11 @@ def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeDat
     return found
 
 
-def judge_of(data: AttributeData, folder: Path) -> AttributeClassifier:
-    """The judge of an earlier start, or one trained now."""
-    if not (folder / hub.CONFIG).is_file():
-        train_judge(data, seed=1, precision="bfloat16", progress=print).save(folder)
-    return AttributeClassifier.load(folder)
+def judges_of(data: AttributeData, folder: Path) -> Judges:
+    """The judges of an earlier start, or new ones."""
+    if not folder.is_dir():
+        train_judges(data, seed=1, precision="bfloat16", progress=print).save(folder)
+    return Judges.load(folder)
 
 
 def run(
@@ -138,7 +138,7 @@ def run(
     model: str,
     seed: int,
     splits: Sequence[AttributeData],
-    judge: AttributeClassifier | None,
+    judges: Judges | None,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """Trains one model with one seed and measures it."""
@@ -147,7 +147,7 @@ def run(
     started = time.monotonic()
     trained = train(recipe, arguments.data if name == "celeba" else None, folder, quiet=True)
     seconds = round(time.monotonic() - started)
-    result = evaluate(trained, splits[0], splits[1], splits[2], judge, seed=seed)
+    result = evaluate(trained, splits[0], splits[1], splits[2], judges, seed=seed)
     if not recipe.model.is_image:
         result["attribute_change"] = crossed(trained, splits[2])
     if name == "synthetic-faces":

@@ -67,9 +67,9 @@ def test_eval_writes_the_figures_and_prints_a_table(run, weights, tmp_path, monk
         called[split] = (spec, attributes, image_size)
         return split
 
-    def evaluate(model, train_data, valid_data, test_data, judge, *, seed, progress):
-        progress("training the judge")
-        called["evaluate"] = (model.attributes, train_data, valid_data, test_data, judge, seed)
+    def evaluate(model, train_data, valid_data, test_data, judges, *, seed, put_back, photos, progress):
+        progress("training the judges")
+        called["evaluate"] = (model.attributes, train_data, valid_data, test_data, judges, seed, photos)
         return {"seed": seed}
 
     monkeypatch.setattr("csvae_hub.data.load_data", load_data)
@@ -78,10 +78,10 @@ def test_eval_writes_the_figures_and_prints_a_table(run, weights, tmp_path, monk
     output = tmp_path / "new/evaluation.json"
     result = run("eval", weights, "--data", "faces", "--seed", 3, "-o", output)
     assert called["test"] == ("faces", ("Eyeglasses", "Smiling"), 16)
-    assert called["evaluate"] == (("Eyeglasses", "Smiling"), "train", "valid", "test", None, 3)
+    assert called["evaluate"] == (("Eyeglasses", "Smiling"), "train", "valid", "test", None, 3, 300)
     assert json.loads(output.read_text()) == {"seed": 3}
     assert "| seed | 3 |" in result.stdout
-    assert "training the judge" in result.stderr
+    assert "training the judges" in result.stderr
 
 
 def test_eval_names_data_that_is_not_there(run, weights, tmp_path):
