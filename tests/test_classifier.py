@@ -71,7 +71,7 @@ def test_pictures_of_any_side_are_seen_at_one_size(classifier, make_halves):
     images = make_halves(20, 1).batch(range(20))[0]
     large = torch.nn.functional.interpolate(images, (64, 64), mode="bilinear")
     assert torch.allclose(classifier.probabilities(large), classifier.probabilities(images), atol=0.1)
-    assert classifier.feature_map(large).shape == (20, classifier.features, 2, 2)
+    assert classifier.feature_map(large).shape == (20, classifier.num_features, 2, 2)
     assert train_classifier(make_halves(8, 0), epochs=1, width=4).size == 16
 
 

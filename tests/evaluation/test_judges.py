@@ -74,7 +74,7 @@ def test_answers_do_not_depend_on_the_batches(judges, make_halves):
     assert probabilities.shape == (2, 20, 2)
     for j, member in enumerate(judges.members):
         assert torch.allclose(probabilities[j], member.probabilities(images), atol=1e-5)
-        assert features[j].shape == (20, member.features)
+        assert features[j].shape == (20, member.num_features)
 
 
 def test_they_read_drawn_faces():
