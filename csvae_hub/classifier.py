@@ -64,9 +64,12 @@ class AttributeClassifier(nn.Module):
             raise ValueError(f"size: expected a multiple of 8 pixels, got {size}")
         self.attributes, self.architecture = tuple(attributes), architecture
         self.width, self.depth, self.size, self.channels, self.dropout = width, depth, size, channels, dropout
-        self.body, self.features = ARCHITECTURES[architecture](channels, width, depth)
+        self.body, self.num_features = ARCHITECTURES[architecture](channels, width, depth)
         self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(dropout), nn.Linear(16 * self.features, len(attributes))
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(16 * self.num_features, len(attributes)),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ class AttributeClassifier(nn.Module):
         return self.head(self.feature_map(images))
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] to the features (B, `features`, size / 8, size / 8) that the head reads.
+        """Images (B, C, H, W) in [0, 1] to the features (B, `num_features`, size / 8, size / 8) that the head reads.
 
         Raises:
             ValueError: images of another shape.
@@ -91,7 +94,7 @@ class AttributeClassifier(nn.Module):
         return self.body((4 * _resized(images, self.size) - 2).contiguous(memory_format=torch.channels_last))
 
     def read(self, images: Tensor, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
-        """p(present) (N, k) and features averaged over the picture (N, `features`) of images (N, C, H, W) in [0, 1].
+        """p(present) (N, k) and features averaged over the picture (N, `num_features`) of images (N, C, H, W) in [0, 1].
 
         Both are on the CPU. The network is in eval mode meanwhile.
         """
