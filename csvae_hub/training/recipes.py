@@ -182,9 +182,8 @@ def train(
     with torch.random.fork_rng():
         torch.manual_seed(recipe.trainer.seed)
         objective = objective_of(recipe, train_data, None if initial is None else _initial(recipe, initial))
-    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=to_dict(recipe), quiet=quiet).fit(
-        resume
-    )
+    record = {**to_dict(recipe), **({} if initial is None else {"initial": str(initial)})}
+    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet).fit(resume)
 
 
 def objective_of(recipe: Recipe, data: AttributeData, model: AttributeModel | None = None) -> Objective:
