@@ -79,12 +79,12 @@ def levels(changes: int) -> Iterator[float]:
 
 
 def measure_server(changes: int) -> dict[str, Any]:
-    from csvae_hub.demo import Sitting
+    from csvae_hub.demo import Session
     from csvae_hub.demo.editors import Editors
 
     editor = Editors("celeba-64", "cpu")["celeba-64"]
     photo = large_photo()
-    here = Sitting(editor, photo)
+    here = Session(editor, photo)
     here.close_up = False
 
     def change(name: str, value: float) -> None:
@@ -103,7 +103,7 @@ def measure_server(changes: int) -> dict[str, Any]:
         another.append(timed(lambda i=i, value=value: change(names[(i + 1) % len(names)], value)))
         planes.append(timed(here.plane))
     return {
-        "open": summary([timed(lambda: Sitting(editor, photo)) for _ in range(10)]),
+        "open": summary([timed(lambda: Session(editor, photo)) for _ in range(10)]),
         "again": summary(again),
         "another": summary(another),
         "plane": summary(planes),
@@ -118,7 +118,7 @@ def served() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from csvae_hub.cli_demo import demo; demo()", "--port", str(port)]
+    command = [sys.executable, "-c", "from csvae_hub.cli import main; main()", "demo", "--port", str(port)]
     server = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}/"
     try:

@@ -6,23 +6,21 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from pathlib import Path
 from typing import Any, TypeAlias, Union
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from einops import rearrange
+from PIL import Image
 from torch import Tensor
 
 from csvae_hub.config import check
 from csvae_hub.errors import ImageError
+from csvae_hub.opening import MIN_SIDE, check_side, large_enough, open_file, upright_8_bit
 
 ImageLike: TypeAlias = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]", Tensor]
 Images: TypeAlias = ImageLike | Sequence[ImageLike]
-
-MIN_SIDE = 8
-"""Pictures with a shorter side, in pixels, are refused: there is no face in them."""
 
 KINDS = (
     "a path, a PIL image, a uint8 array (H, W, 3), a float tensor in [0, 1] of shape (C, H, W) or (B, C, H, W),"
@@ -34,7 +32,7 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 @dataclass(frozen=True)
 class Preprocessor:
-    """How a picture becomes what the network takes; travels with the weights as preprocessor.json.
+    """The steps from a picture to the network's input; stored with the weights as preprocessor.json.
 
     The centre square of the picture is resized (Pillow's antialiased bicubic) to `size` pixels a side, RGB in
     `range`. `landmarks` are the five points (x, y) that the training faces were aligned to: eyes, nose, mouth corners,
@@ -120,9 +118,9 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Gives the picture in a file, upright by its EXIF rotation, 8-bit RGB, or RGBA where it has transparency.
 
     Raises:
-        ImageError: no such file, no picture, a truncated or tiny one, a decompression bomb; the path is named.
+        ImageError: no such file, no picture, a truncated, tiny or too large one; the path is named.
     """
-    picture = _open(path)
+    picture = open_file(path)
     return picture.convert("RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
 
 
@@ -133,9 +131,9 @@ def open_picture(image: object) -> Image.Image:
         ImageError: something else, or one that cannot be read or has a shape or type that can't be right.
     """
     if isinstance(image, str | os.PathLike):
-        return _open(image)
+        return open_file(image)
     if isinstance(image, Image.Image):
-        return _upright_8_bit(image)
+        return upright_8_bit(image)
     if isinstance(image, np.ndarray):
         return _from_array(image)
     raise ImageError(f"expected a path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__}")
@@ -169,14 +167,11 @@ def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
         raise ImageError(f"expected pictures (B, C, H, W) of 1 or 3 channels, at least one, got {tuple(images.shape)}")
     if columns < 1:
         raise ImageError(f"expected at least one column, got {columns}")
-    count, channels, height, width = images.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    canvas = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
-    for i, image in enumerate(images.detach()):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
-        canvas[:, top : top + height, left : left + width] = image
-    return to_picture(canvas)
+    columns = min(columns, len(images))
+    blanks = -len(images) % columns
+    cells = F.pad(images.detach(), (0, gap, 0, gap, 0, 0, 0, blanks), value=1.0)
+    canvas = rearrange(cells, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
+    return to_picture(canvas[:, : canvas.shape[1] - gap, : canvas.shape[2] - gap])
 
 
 def _read_list(images: Any, preprocessor: Preprocessor) -> list[_Item]:
@@ -203,12 +198,12 @@ def _read(image: object, preprocessor: Preprocessor) -> _Item:
 @_read.register(str)
 @_read.register(os.PathLike)
 def _(image: str | os.PathLike[str], preprocessor: Preprocessor) -> _Item:
-    return _picture_item(_open(image), preprocessor)
+    return _picture_item(open_file(image), preprocessor)
 
 
 @_read.register(Image.Image)
 def _(image: Image.Image, preprocessor: Preprocessor) -> _Item:
-    return _picture_item(_upright_8_bit(image), preprocessor)
+    return _picture_item(upright_8_bit(image), preprocessor)
 
 
 @_read.register(np.ndarray)
@@ -226,7 +221,7 @@ def _from_array(image: np.ndarray[Any, Any]) -> Image.Image:
         )
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
         raise ImageError(f"expected an array of shape (H, W, 3), got {image.shape}: {_array_remedy(image)}")
-    return _large_enough(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
+    return large_enough(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
 
 
 def _array_remedy(image: np.ndarray[Any, Any]) -> str:
@@ -273,7 +268,7 @@ def _check_floats(image: Tensor) -> None:
             else "give RGB"
         )
         raise ImageError(f"{expected} with C of 3 (or 1, grey), got shape {shape}: {remedy}")
-    _check_side(image.shape[-1], image.shape[-2])
+    check_side(image.shape[-1], image.shape[-2])
     low, high = (value.item() for value in image.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError(f"{expected}, got NaN or infinity: look at where they arise, or replace them")
@@ -318,83 +313,3 @@ def _picture_item(picture: Image.Image, preprocessor: Preprocessor) -> _Item:
         return restored
 
     return _Item(values[None].float() / 255, restore)
-
-
-def _open(path: str | os.PathLike[str]) -> Image.Image:
-    path = Path(path)
-    if not path.is_file():
-        got = "a folder: give the files in it" if path.is_dir() else "nothing there: check the name and the folder"
-        raise ImageError(f"{path}: expected a picture file, got {got}")
-    try:
-        with path.open("rb") as file, Image.open(file) as picture:  # by its path, Pillow garbles turned TIFFs
-            return _upright_8_bit(picture)
-    except Image.UnidentifiedImageError as error:
-        with path.open("rb") as file:
-            head = file.read(16)
-        got = f"one that begins with {head!r}" if head else "an empty one"
-        raise ImageError(
-            f"{path}: expected a picture file (JPEG, PNG, WebP, …), got {got}: convert it, or leave it out"
-        ) from error
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise ImageError(f"{path}: {_unreadable(error)}") from error
-
-
-def _unreadable(error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return f"expected a picture of a sane size, got {error}: make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
-    return f"expected a whole picture, got one that is broken off or corrupt ({error}): copy or download it again"
-
-
-def _upright_8_bit(picture: Image.Image) -> Image.Image:
-    """Gives a picture of its own, upright, in the nearest of the modes L, LA, RGB, RGBA."""
-    _large_enough(picture)
-    if picture.mode == "F":
-        raise ImageError("expected a picture of 8 or 16 bits, got floats (mode F): scale it to 0…255, mode L")
-    try:
-        picture.load()
-        upright = _upright(picture)
-        if upright.mode.startswith("I"):
-            return _from_16_bit(upright)
-        if upright.mode in ("RGBA", "LA"):
-            return upright
-        grey = upright.mode in ("1", "L", "La")
-        converted = upright.convert(("L" if grey else "RGB") + "A" * upright.has_transparency_data)
-    except ImageError:
-        raise
-    except Exception as error:
-        raise ImageError(_unreadable(error)) from error
-    if upright.mode == "CMYK":
-        converted.info.pop("icc_profile", None)  # it describes inks
-    return converted
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # EXIF that cannot be read says nothing, and the pixels may be sound
-        return picture.copy()
-
-
-def _from_16_bit(picture: Image.Image) -> Image.Image:
-    values = np.asarray(picture).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError(
-            f"expected grey values of 16 bits, 0 to 65535, got {values.min()} to {values.max()}:"
-            " scale it to 0…255, mode L"
-        )
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-
-
-def _large_enough(picture: Image.Image) -> Image.Image:
-    _check_side(*picture.size)
-    return picture
-
-
-def _check_side(width: int, height: int) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise ImageError(
-            f"expected a picture of at least {MIN_SIDE}×{MIN_SIDE} pixels, got {width}×{height} (width × height):"
-            " give a larger one"
-        )

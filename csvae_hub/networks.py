@@ -62,9 +62,10 @@ class PosteriorZ(nn.Module):
         self.head = nn.Linear(features, 2 * z_dim) if grid == 1 else nn.Conv2d(features, 2 * z_dim // grid**2, 3, 1, 1)
         self.correction: nn.Module | None = None
         if correction:
-            self.correction = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, z_dim))
-            nn.init.zeros_(self.correction[-1].weight)
-            nn.init.zeros_(self.correction[-1].bias)
+            first, last = nn.Linear(features, features), nn.Linear(features, z_dim)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.correction = nn.Sequential(first, nn.SiLU(), last)
         self.eraser = LinearEraser(z_dim, attributes) if erase else None
         self.flow = ConditionalFlow(z_dim, attributes, flow) if flow else None
 
@@ -148,9 +149,9 @@ class PosteriorY(nn.Sequential):
         super().__init__(*mlp(features, features // 2, attributes))
         self.features = features
 
-    def forward(self, features: Tensor) -> Independent:
+    def forward(self, input: Tensor) -> Independent:  # noqa: A002
         """The distribution of y (B, k) for features (B, …)."""
-        return distributions.bernoullis(super().forward(features[:, : self.features]).float())
+        return distributions.bernoullis(super().forward(input[:, : self.features]).float())
 
 
 class Adversary(nn.Module):

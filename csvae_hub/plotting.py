@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -227,8 +228,8 @@ def _grid(model: AttributeModel, latents: Latents, name: str, points_of_w: Tenso
     for points in points_of_w.flatten(0, 1).split(64):
         rows = latents[torch.zeros(len(points), dtype=torch.long, device=latents.z.device)]
         decoded.append(model.decode(model.edit(rows, {name: points})).float().cpu())
-    pictures = torch.cat(decoded).expand(-1, 3, -1, -1).unflatten(0, points_of_w.shape[:2])
-    return pictures.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    pictures = torch.cat(decoded).expand(-1, 3, -1, -1)
+    return rearrange(pictures, "(rows columns) c h w -> (rows h) (columns w) c", rows=len(points_of_w))
 
 
 def _colours(labels: NDArray[np.float32]) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,13 +19,14 @@ from click.testing import CliRunner
 from PIL import Image, ImageCms
 
 from csvae_hub import hub
-from csvae_hub.cli_demo import demo
+from csvae_hub.cli import main
 from csvae_hub.config import BackboneConfig, ModelConfig
-from csvae_hub.demo import Sitting, build, sitting, start
+from csvae_hub.demo import Session, build, session, start
 from csvae_hub.demo.editors import Editors
 from csvae_hub.demo.plane import CELLS, SIDE, Plane, decoded_faces, with_marks
-from csvae_hub.demo.sitting import HIGHEST, LOWEST, VIEW_SIDE, read_file
+from csvae_hub.demo.session import HIGHEST, LOWEST, VIEW_SIDE, read_file
 from csvae_hub.editing import Face, FaceEditor
+from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError, MissingExtraError, NoFaceError, UnknownAttributeError
 from csvae_hub.images import CELEBA_LANDMARKS
 from csvae_hub.models import create_model
@@ -87,7 +89,7 @@ def editor():
 
 @pytest.fixture
 def here(editor):
-    opened = Sitting(editor, packed(picture()))
+    opened = Session(editor, packed(picture()))
     opened.close_up = False
     return opened
 
@@ -149,10 +151,10 @@ def test_moves_and_picks_are_edits_of_the_library(here, editor):
     here.pick(100, 30)
     values = {"Smiling": 1.25, "Hat": here._plane().point(100, 30)}
     assert here.after() != here.before()
-    for detail in (True, False):
-        here.detail = detail
+    for paste in get_args(Paste):
+        here.paste = paste
         result = pixels(here.download())
-        wished = np.asarray(editor.edit(picture(), values, face=0, detail=detail)).astype(int)
+        wished = np.asarray(editor.edit(picture(), values, face=0, paste=paste)).astype(int)
         assert abs(result - wished).max() <= 1  # two faces in a batch round otherwise than one
         assert abs(result - np.asarray(picture())).max() > 10
 
@@ -192,13 +194,26 @@ def test_levels_are_read_from_the_photo_until_they_are_set(here, editor):
     model, latents = editor.model, here._view.latents[0]
     absent, present = (model.edit(latents, {"Hat": value}).w[0, 1] for value in (0.0, 1.0))
     along = (latents.w[0, 1] - absent) @ (present - absent) / (present - absent).square().sum()
-    assert here.level("Hat") == pytest.approx(min(max(along.item(), LOWEST), HIGHEST), abs=0.006)
+    assert here.level("Hat") == pytest.approx(min(max(along.item(), 0), 1), abs=0.006)
     here.move("Hat", 0.31)
     assert here.level("Hat") == 0.31
     here.pick(*here._plane().pixel(tuple(present.tolist())))
     assert here.level("Hat") == 1.0
-    here.pick(0, 0)
-    assert LOWEST <= here.level("Hat") <= HIGHEST
+    for x, y in ((0, 0), (SIDE, SIDE), (0, SIDE), (SIDE, 0)):  # far beyond both ends
+        here.pick(x, y)
+        assert 0 <= here.level("Hat") <= 1
+    here.move("Hat", HIGHEST + 1)
+    assert here.level("Hat") == HIGHEST
+
+
+def test_first_edit_turns_an_attribute_that_the_model_has(here):
+    there = here.level("Hat")
+    here.turn(("Beard", "Hat", "Young"))
+    assert here.level("Hat") == (0.0 if there >= 0.5 else 1.0)
+    assert (here.shown, list(here._changes[0])) == ("Hat", ["Hat"])
+    here.reset()
+    here.turn(("Beard",))
+    assert here.after() == here.before()
 
 
 def test_plane_follows_what_is_moved_and_is_quick_while_it_stays(here):
@@ -238,18 +253,18 @@ def test_wrong_names_and_faces_change_nothing(here):
 
 def test_large_photo_is_shown_small_and_downloaded_whole(editor):
     large = picture((1600, 1200))
-    here = Sitting(editor, packed(large))
-    here.close_up = False
+    here = Session(editor, packed(large))
+    here.close_up, here.paste = False, "difference"
     here.move("Smiling", 1.5)
     assert Image.open(BytesIO(here.after())).size == (VIEW_SIDE, round(VIEW_SIDE * 3 / 4))
     result, original = pixels(here.download()), np.asarray(large).astype(int)
-    wished = np.asarray(editor.edit(large, {"Smiling": 1.5}, face=0)).astype(int)
+    wished = np.asarray(editor.edit(large, {"Smiling": 1.5}, face=0, paste="difference")).astype(int)
     assert abs(result - wished).max() <= 1
     assert abs(result - original).max() > 10
 
 
 def test_close_up_is_where_the_face_is(editor):
-    here = Sitting(editor, packed(picture()))
+    here = Session(editor, packed(picture()))
     here.close_up = True
     face = here._view.faces[0]
     shown = Image.open(BytesIO(here.before())).size
@@ -263,40 +278,40 @@ def test_close_up_is_where_the_face_is(editor):
 @pytest.mark.parametrize(("size", "close"), [(1.0, True), (0.5, False)])
 def test_close_up_is_the_start_where_the_face_is_small(editor, monkeypatch, size, close):
     face = editor.detect(picture())[0]
-    monkeypatch.setattr(sitting, "LARGE", face.size / (size * min(SIZE)) * (1.01 if close else 0.99) * size)
-    assert Sitting(editor, packed(picture())).close_up == close
+    monkeypatch.setattr(session, "LARGE", face.size / (size * min(SIZE)) * (1.01 if close else 0.99) * size)
+    assert Session(editor, packed(picture())).close_up == close
 
 
 def test_photo_is_upright_keeps_transparency_and_colour_profile(editor):
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = Sitting(editor, packed(picture().transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif))
+    turned = Session(editor, packed(picture().transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=exif))
     assert Image.open(BytesIO(turned.download())).size == SIZE
     clear = picture(mode="RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(SIZE))
-    here = Sitting(editor, packed(clear))
+    here = Session(editor, packed(clear))
     here.move("Hat", 1.5)
     assert np.array_equal(pixels(here.download(), "RGBA")[..., 3], np.asarray(clear)[..., 3])
     here.close_up = False
     assert (pixels(here.before())[0] > 240).all()
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    profiled = Sitting(editor, packed(picture(), icc_profile=profile))
+    profiled = Session(editor, packed(picture(), icc_profile=profile))
     for data in (profiled.before(), profiled.after(), profiled.download()):
         assert Image.open(BytesIO(data)).info["icc_profile"] == profile
 
 
 def test_photos_that_cannot_be_edited_are_refused_in_plain_words(editor, monkeypatch, tmp_path):
     with pytest.raises(NoFaceError, match="no face found in this photo of 400×300 pixels"):
-        Sitting(FaceEditor(editor.model, Finder(0)), packed(picture()))
+        Session(FaceEditor(editor.model, Finder(0)), packed(picture()))
     with pytest.raises(ImageError, match="expected a photo .JPEG, PNG, WebP, …., got something else: choose another"):
-        Sitting(editor, b"not a photo")
+        Session(editor, b"not a photo")
     with pytest.raises(ImageError, match="broken off or corrupt"):
-        Sitting(editor, packed(picture())[:3000])
+        Session(editor, packed(picture())[:3000])
     with pytest.raises(ImageError, match="the photo is gone: choose it again"):
         read_file(tmp_path / "none.png")
-    monkeypatch.setattr(sitting, "MAX_PIXELS", 100_000)
+    monkeypatch.setattr(session, "MAX_PIXELS", 100_000)
     with pytest.raises(ImageError, match="at most 0.1 megapixels, got 400×300 pixels: make it smaller"):
-        Sitting(editor, packed(picture()))
+        Session(editor, packed(picture()))
 
 
 # -- models ---------------------------------------------------------------------------------------------------------
@@ -304,7 +319,7 @@ def test_photos_that_cannot_be_edited_are_refused_in_plain_words(editor, monkeyp
 
 @pytest.mark.parametrize("changes", [{"model": "vae"}, {"model": "cond-vae"}, {"w_dim": 3}, {"shape": (1, 16, 16)}])
 def test_every_model_of_pictures_can_be_moved(changes):
-    here = Sitting(FaceEditor(tiny(**changes), Finder(1)), packed(picture()))
+    here = Session(FaceEditor(tiny(**changes), Finder(1)), packed(picture()))
     assert here.has_planes == ("shape" in changes)
     assert [crop.size for crop in here.crops()] == [(16, 16)]
     before = here.after()
@@ -352,7 +367,7 @@ def test_command_refuses_a_model_of_vectors_and_a_wrong_device(tmp_path, monkeyp
         (["--device", "toaster"], "--device toaster: expected cpu, cuda or cuda:N"),
         (["--port", "0"], "Invalid value for '--port'"),
     ):
-        result = CliRunner().invoke(demo, arguments)
+        result = CliRunner().invoke(main, ["demo", *arguments])
         assert result.exit_code == 2
         assert words in " ".join(result.output.split())
 

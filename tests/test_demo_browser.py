@@ -40,8 +40,8 @@ def watch(event, args):
             raise OSError("no network in this test")
 
 sys.addaudithook(watch)
-from csvae_hub.cli_demo import demo
-demo()
+from csvae_hub.cli import main
+main(["demo", *sys.argv[1:]])
 """
 
 
@@ -106,13 +106,13 @@ def page(server, browser):
     hosts = set()
     opened.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
     opened.goto(server.address)
-    opened.wait_for_selector("#compare img", timeout=60_000)
+    opened.wait_for_selector("#after img", timeout=60_000)
     yield opened
     opened.close()
     assert hosts - {None} == {"127.0.0.1"}
 
 
-SOURCES = "() => [...document.querySelectorAll('#compare img, #plane img')].map(image => image.src)"
+SOURCES = "() => [...document.querySelectorAll('#before img, #after img, #plane img')].map(image => image.src)"
 
 
 def pictures(page):
@@ -156,9 +156,9 @@ def click_plane(page, x, y):
 
 def test_photo_is_uploaded_changed_and_downloaded(page, server):
     page.click("#photo button[aria-label='Remove Image']")
-    page.wait_for_selector("#compare img", state="detached")
+    page.wait_for_selector("#after img", state="detached")
     page.set_input_files("#photo input[type=file]", PHOTO)
-    page.wait_for_selector("#compare img")
+    page.wait_for_selector("#after img")
     before, same, _ = pictures(page)
     assert np.array_equal(before, same)
     for name, value in (("Smiling", "-0.3"), ("Eyeglasses", "1.3")):
@@ -203,8 +203,24 @@ def test_close_up_and_detail_change_what_is_shown(page):
     assert close.shape[0] < 300
     after(page, lambda: slider(page, "Smiling").fill("0.5"))
     kept = pictures(page)[1]
-    _, decoded, _ = after(page, lambda: page.click("#detail input"))
+    _, decoded, _ = after(page, lambda: page.get_by_label("The whole face").click())
     assert abs(decoded - kept)[FACE].mean() > 1
+
+
+def test_example_opens_with_an_edit_that_shows_and_the_divider_has_the_same_pictures(page):
+    before, edited, _ = pictures(page)
+    assert abs(edited - before).max() > 40
+    assert page.input_value("#shown input") == "Eyeglasses"
+    sources = page.evaluate(SOURCES)[:2]
+    assert not page.locator("#compare").count()
+    page.get_by_label("Divider").click()
+    page.wait_for_selector("#compare img")
+    compared = page.evaluate("() => [...document.querySelectorAll('#compare img')].map(image => image.src)")
+    assert [Path(source).parent.name for source in compared] == [Path(source).parent.name for source in sources]
+    page.get_by_label("Side by side").click()
+    page.wait_for_selector("#after img")
+    _, reset, _ = after(page, lambda: page.click("#reset"))
+    assert np.array_equal(before, reset)
 
 
 def test_face_is_chosen_among_several(page, tmp_path):
@@ -239,10 +255,10 @@ def test_what_cannot_be_edited_is_said_in_the_librarys_words(page, tmp_path, con
     open_photo(page, path)()
     page.get_by_text(words).first.wait_for()
     assert "Traceback" not in page.content()
-    page.wait_for_selector("#compare img", state="detached")
+    page.wait_for_selector("#after img", state="detached")
     assert page.locator("#download").is_disabled()
     page.click("#example")
-    page.wait_for_selector("#compare img")
+    page.wait_for_selector("#after img")
     assert page.locator("#download").is_enabled()
 
 

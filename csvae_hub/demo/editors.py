@@ -44,7 +44,7 @@ class Editors:
 
     @property
     def choices(self) -> list[tuple[str, str]]:
-        """What a visitor reads for each model, and its name: of a folder no more than its own name."""
+        """For each model its label and its name. A folder's label is its last part."""
         return [(Path(name).name if Path(name).exists() else name, name) for name in self.attributes]
 
     @property

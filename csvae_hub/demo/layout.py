@@ -1,4 +1,4 @@
-"""What is on the page, and how it looks."""
+"""The components of the page and their style."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csvae_hub.demo.editors import Editors
-from csvae_hub.demo.sitting import HIGHEST, LOWEST, MAX_PIXELS
+from csvae_hub.demo.session import HIGHEST, LOWEST, MAX_PIXELS
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -15,6 +15,10 @@ MAX_MEGABYTES = 20
 """Of an upload."""
 FILES_KEPT, PHOTO_KEPT = 300, 3600
 """Seconds until a file is deleted, and after its last change until a photo is forgotten."""
+
+BESIDE, DIVIDER = "Side by side", "Divider"
+PASTES = [("Where it changes", "changed"), ("The change alone", "difference"), ("The whole face", "whole")]
+"""Labels and names of the ways to put an edit back."""
 
 HEADER = """
 <header>
@@ -42,6 +46,7 @@ header p { margin: 0; opacity: 0.8; }
 #sliders .min_value, #sliders .max_value { display: none; }
 #plane img { cursor: crosshair; }
 #compare { min-height: 300px; }
+#beside img { width: 100%; height: 100%; object-fit: contain; }
 .notes { font-size: 0.85rem; opacity: 0.8; max-width: 75em; }
 footer { display: none !important; }
 """
@@ -52,14 +57,18 @@ class Parts:
     """The page and the components that its callbacks read and alter."""
 
     page: gr.Blocks
-    sitting: gr.State
+    session: gr.State
     photo: gr.Image
     example: gr.Button
     faces: gr.Gallery
     chosen: gr.Dropdown
+    view: gr.Radio
+    beside: gr.Row
+    before: gr.Image
+    after: gr.Image
     compare: gr.ImageSlider
     close_up: gr.Checkbox
-    detail: gr.Checkbox
+    paste: gr.Radio
     reset: gr.Button
     download: gr.Button
     file: gr.DownloadButton
@@ -74,7 +83,7 @@ def lay_out(editors: Editors) -> Parts:
     import gradio as gr
 
     with gr.Blocks(title="csvae-hub", analytics_enabled=False, delete_cache=(60, FILES_KEPT)) as page:
-        sitting = gr.State(time_to_live=PHOTO_KEPT)
+        session = gr.State(time_to_live=PHOTO_KEPT)
         gr.HTML(HEADER, padding=False)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=250):
@@ -96,18 +105,31 @@ def lay_out(editors: Editors) -> Parts:
                     visible=len(editors.choices) > 1,
                     elem_id="model",
                 )
-            with gr.Column(scale=11, min_width=320):
+            with gr.Column(scale=13, min_width=320):
+                with gr.Row(elem_id="beside") as beside:
+                    before, after = (
+                        gr.Image(
+                            label=label, interactive=False, buttons=["fullscreen"], height=400, elem_id=label.lower()
+                        )
+                        for label in ("Before", "After")
+                    )
                 compare = gr.ImageSlider(
-                    label="Before and after", type="filepath", buttons=["fullscreen"], max_height=560, elem_id="compare"
+                    label="Before and after",
+                    type="filepath",
+                    buttons=["fullscreen"],
+                    max_height=560,
+                    visible=False,
+                    elem_id="compare",
                 )
                 with gr.Row():
                     reset = gr.Button("Reset", elem_id="reset")
                     download = gr.Button("Download PNG", variant="primary", elem_id="download")
                     file = gr.DownloadButton(visible="hidden", elem_id="file")
                 with gr.Row():
-                    close_up = gr.Checkbox(label="Close-up of the face", container=False, elem_id="close-up")
-                    detail = gr.Checkbox(True, label="Keep the photo's detail", container=False, elem_id="detail")
-            with gr.Column(scale=9, min_width=320):
+                    view = gr.Radio([BESIDE, DIVIDER], value=BESIDE, label="View", elem_id="view")
+                    paste = gr.Radio(PASTES, value="changed", label="Put back", elem_id="paste")
+                close_up = gr.Checkbox(label="Close-up of the face", container=False, elem_id="close-up")
+            with gr.Column(scale=8, min_width=320):
                 with gr.Group(elem_id="sliders"):
                     sliders = [
                         gr.Slider(LOWEST, HIGHEST, 0, step=0.01, buttons=[], elem_id=f"slider-{i}")
@@ -119,14 +141,18 @@ def lay_out(editors: Editors) -> Parts:
         gr.Markdown(NOTES, elem_classes="notes")
     return Parts(
         page=page,
-        sitting=sitting,
+        session=session,
         photo=photo,
         example=example,
         faces=faces,
         chosen=chosen,
+        view=view,
+        beside=beside,
+        before=before,
+        after=after,
         compare=compare,
         close_up=close_up,
-        detail=detail,
+        paste=paste,
         reset=reset,
         download=download,
         file=file,

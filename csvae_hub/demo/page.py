@@ -1,4 +1,4 @@
-"""The page at work: which of a sitting's methods each part calls, and the server."""
+"""Connects the page's components with a visitor's session, and serves the page."""
 
 # Without `from __future__ import annotations`: Gradio reads the callbacks' annotations.
 import functools
@@ -14,8 +14,9 @@ import torch
 
 from csvae_hub import hub
 from csvae_hub.demo.editors import Editors
-from csvae_hub.demo.layout import CSS, MAX_MEGABYTES, Parts, lay_out, theme
-from csvae_hub.demo.sitting import Sitting, read_file
+from csvae_hub.demo.layout import BESIDE, CSS, DIVIDER, MAX_MEGABYTES, Parts, lay_out, theme
+from csvae_hub.demo.session import Session, read_file
+from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError, WeightsError, require
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).with_name("astronaut.jpg")
 """Eileen Collins, photographed by NASA (1993), in the public domain."""
+FIRST_EDITS = ("Eyeglasses", "Smiling", "Mouth_Slightly_Open")
+"""Attributes whose change shows: the example photo opens with the first of them turned that the model has."""
 VISITORS = 100
-"""Whose photos are kept at once; beyond, the one who waited longest has to choose it again."""
+"""Most photos in memory; beyond, the visitor who waited longest has to choose it again."""
 WAITING, AT_ONCE = 64, 2
-"""Changes that may wait, and that are worked at."""
+"""Changes that may wait, and that are worked on at once."""
 GONE = "there is no photo: choose one (some time after the last change it is forgotten)"
 FETCH = "() => setTimeout(() => document.querySelector('#file').click(), 50)"
 """A file that is made upon a click is fetched by a second click, on a hidden button."""
@@ -97,20 +100,22 @@ def _connect(parts: Parts, editors: Editors) -> None:
 
     # -- what the page shall show -----------------------------------------------------------------------------------
 
-    def photos(here: Sitting) -> tuple[str, str]:
-        return kept(here.before(), "before.jpg"), kept(here.after(), "after.jpg")
+    def photos(here: Session) -> list[Any]:
+        """The values of `shown_photos`."""
+        before, after = kept(here.before(), "before.jpg"), kept(here.after(), "after.jpg")
+        return [before, after, (before, after)]
 
-    def drawn(here: Sitting) -> str | None:
+    def drawn(here: Session) -> str | None:
         return kept(here.plane(), "plane.jpg") if here.has_planes else None
 
-    def seen(here: Sitting) -> list[Any]:
-        return [here, photos(here), drawn(here), here.shown]
+    def seen(here: Session) -> list[Any]:
+        return [here, *photos(here), drawn(here), here.shown]
 
-    def all_seen(here: Sitting) -> list[Any]:
+    def all_seen(here: Session) -> list[Any]:
         spare = [gr.skip()] * (len(parts.sliders) - len(here.attributes))
         return [*seen(here), *map(here.level, here.attributes), *spare]
 
-    def arranged(model: str, here: Sitting | None) -> list[Any]:
+    def arranged(model: str, here: Session | None) -> list[Any]:
         """Sliders, planes and faces of this model and photo; without a photo they rest."""
         words = [(_word(name), name) for name in editors.attributes[model]]
         known = [
@@ -125,25 +130,27 @@ def _connect(parts: Parts, editors: Editors) -> None:
             gr.Column(visible=here is None or here.has_planes),
             gr.Gallery(crops, selected_index=0, visible=True if len(crops) > 1 else "hidden"),
             gr.Checkbox(value=here is not None and here.close_up, interactive=here is not None),
-            gr.Checkbox(value=True, interactive=here is not None),
+            gr.Radio(value="changed", interactive=here is not None),
             *[gr.Button(interactive=here is not None)] * 2,
         ]
 
     def opened(model: str, source: bytes, name: str) -> list[Any]:
         try:
-            here = Sitting(editors[model], source, name)
+            here = Session(editors[model], source, name)
         except ImageError as error:
             gr.Warning(str(error), title="This photo can't be edited")
             return closed(model)
-        return [*seen(here)[:3], *arranged(model, here)]
+        if source == EXAMPLE.read_bytes():
+            here.turn(FIRST_EDITS)
+        return [*seen(here)[:-1], *arranged(model, here)]
 
     def closed(model: str) -> list[Any]:
-        return [None, None, None, *arranged(model, None)]
+        return [*[None] * 5, *arranged(model, None)]
 
     # -- what a visitor does ----------------------------------------------------------------------------------------
 
     @contextmanager
-    def using(here: Sitting | None) -> Iterator[Sitting]:
+    def using(here: Session | None) -> Iterator[Session]:
         if here is None:
             raise gr.Error(GONE, title="No photo", print_exception=False)
         with here.lock:
@@ -152,50 +159,53 @@ def _connect(parts: Parts, editors: Editors) -> None:
     def open_photo(path: str | None, model: str) -> list[Any]:
         return closed(model) if path is None else opened(model, read_file(path), Path(path).stem)
 
-    def change_model(here: Sitting | None, model: str) -> list[Any]:
+    def change_model(here: Session | None, model: str) -> list[Any]:
         try:
             return closed(model) if here is None else opened(model, here.source, here.name)
         except WeightsError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def move(here: Sitting | None, value: float, i: int) -> list[Any]:
+    def move(here: Session | None, value: float, i: int) -> list[Any]:
         with using(here) as here:
             here.move(here.attributes[i], value)
-            return [here, photos(here), drawn(here) if here.plane_is_quick else gr.skip(), here.shown]
+            return [here, *photos(here), drawn(here) if here.plane_is_quick else gr.skip(), here.shown]
 
-    def show(here: Sitting | None, name: str) -> list[Any]:
+    def show(here: Session | None, name: str) -> list[Any]:
         with using(here) as here:
             here.show(name)
             return [here, drawn(here)]
 
-    def draw(here: Sitting | None) -> Any:
+    def draw(here: Session | None) -> Any:
         """The plane that a slider turned to, after the photo."""
         if here is None:
             return None
         with here.lock:
             return drawn(here)
 
-    def frame(here: Sitting | None, close_up: bool, detail: bool) -> list[Any]:
+    def frame(here: Session | None, close_up: bool, paste: Paste) -> list[Any]:
         with using(here) as here:
-            here.close_up, here.detail = close_up, detail
+            here.close_up, here.paste = close_up, paste
             return seen(here)
 
-    def pick(here: Sitting | None, event: gr.SelectData) -> list[Any]:
+    def look(view: str) -> list[Any]:
+        return [gr.Row(visible=view == BESIDE), gr.ImageSlider(visible=view == DIVIDER)]
+
+    def pick(here: Session | None, event: gr.SelectData) -> list[Any]:
         with using(here) as here:
             here.pick(*event.index)
             return all_seen(here)
 
-    def choose(here: Sitting | None, event: gr.SelectData) -> list[Any]:
+    def choose(here: Session | None, event: gr.SelectData) -> list[Any]:
         with using(here) as here:
             here.choose(event.index)
             return all_seen(here)
 
-    def take_back(here: Sitting | None) -> list[Any]:
+    def take_back(here: Session | None) -> list[Any]:
         with using(here) as here:
             here.reset()
             return all_seen(here)
 
-    def save(here: Sitting | None) -> str:
+    def save(here: Session | None) -> str:
         with using(here) as here:
             return kept(here.download(), f"{here.name}-edited.png")
 
@@ -209,20 +219,21 @@ def _connect(parts: Parts, editors: Editors) -> None:
         trigger_mode="always_last",  # of what happens while one is worked at, only the last is worked at
     )
     live = functools.partial(on, show_progress="hidden")
-    opens = functools.partial(on, show_progress_on=parts.compare)
+    opens = functools.partial(on, show_progress_on=[parts.after, parts.compare])
     p = parts
-    change = [p.sitting, p.compare, p.plane, p.shown]
+    shown_photos = [p.before, p.after, p.compare]
+    change = [p.session, *shown_photos, p.plane, p.shown]
     everything = [*change, *p.sliders]
     photo = [
-        p.sitting,
-        p.compare,
+        p.session,
+        *shown_photos,
         p.plane,
         *p.sliders,
         p.shown,
         p.kinds,
         p.faces,
         p.close_up,
-        p.detail,
+        p.paste,
         p.reset,
         p.download,
     ]
@@ -230,16 +241,17 @@ def _connect(parts: Parts, editors: Editors) -> None:
     p.photo.preprocess = _path  # Gradio's own opens the photo, and says no more than that there was an error
     on([p.page.load, p.example.click], lambda: kept(EXAMPLE.read_bytes(), EXAMPLE.name), None, [p.photo])
     opens([p.photo.change], open_photo, [p.photo, p.chosen], photo)
-    opens([p.chosen.input], change_model, [p.sitting, p.chosen], photo)
+    opens([p.chosen.input], change_model, [p.session, p.chosen], photo)
     for i, slider in enumerate(p.sliders):
-        live([slider.input], functools.partial(move, i=i), [p.sitting, slider], change)
-    live([p.shown.input], show, [p.sitting, p.shown], [p.sitting, p.plane])
-    live([p.shown.change], draw, [p.sitting], [p.plane])
-    live([p.close_up.input, p.detail.input], frame, [p.sitting, p.close_up, p.detail], change)
-    live([p.plane.select], pick, [p.sitting], everything)
-    live([p.faces.select], choose, [p.sitting], everything)
-    live([p.reset.click], take_back, [p.sitting], everything)
-    on([p.download.click], save, [p.sitting], [p.file], show_progress_on=p.download).then(None, js=FETCH)
+        live([slider.input], functools.partial(move, i=i), [p.session, slider], change)
+    live([p.shown.input], show, [p.session, p.shown], [p.session, p.plane])
+    live([p.shown.change], draw, [p.session], [p.plane])
+    live([p.close_up.input, p.paste.input], frame, [p.session, p.close_up, p.paste], change)
+    live([p.view.change], look, [p.view], [p.beside, p.compare])
+    live([p.plane.select], pick, [p.session], everything)
+    live([p.faces.select], choose, [p.session], everything)
+    live([p.reset.click], take_back, [p.session], everything)
+    on([p.download.click], save, [p.session], [p.file], show_progress_on=p.download).then(None, js=FETCH)
 
 
 def _check_free(host: str, port: int) -> None:
@@ -253,7 +265,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _path(payload: Any) -> str | None:
-    """Where an upload lies."""
+    """The path of an upload."""
     return None if payload is None else payload.path
 
 

@@ -63,7 +63,7 @@ class Plane:
         return (1 + across) * SIDE / 2, (1 - up) * SIDE / 2
 
     def points(self) -> Tensor:
-        """What the faces stand for, row by row from the top: (CELLS², 2), the middles of the cells."""
+        """The points of the faces (CELLS², 2), row by row from the top: the middles of the cells."""
         middles = [(i + 0.5) * SIDE / CELLS for i in range(CELLS)]
         return torch.tensor([self.point(x, y) for y in middles for x in middles])
 

@@ -1,7 +1,7 @@
 """Editing photos: find the faces, align, edit and put back; and whole folders of files."""
 
 from csvae_hub.editing.detection import Detector, Face, YuNet
-from csvae_hub.editing.editor import FaceEditor, OpenPhoto
+from csvae_hub.editing.editor import EncodedPhoto, FaceEditor, UnchangedWarning
 from csvae_hub.editing.files import FORMATS, Job, Outcome, PlanError, edit_files, plan_files, save_picture
 
 __all__ = [
@@ -10,9 +10,10 @@ __all__ = [
     "Face",
     "FaceEditor",
     "Job",
-    "OpenPhoto",
+    "EncodedPhoto",
     "Outcome",
     "PlanError",
+    "UnchangedWarning",
     "YuNet",
     "edit_files",
     "plan_files",

@@ -1,4 +1,4 @@
-"""From a photo to the frame of the training pictures: a similarity transform of five landmarks.
+"""Aligns a face in a photo to the frame of the training pictures, by a similarity transform of five landmarks.
 
 Points are (x, y) in pixels, x to the right and y down, and count edges: the first pixel reaches from 0 to 1.
 """
@@ -26,9 +26,9 @@ ORDER = "the eye at the picture's left, the other eye, nose, mouth corner at the
 FACE_BOX = (46.0, 71.0, 133.0, 183.0)
 """Left, top, right, bottom of a face, forehead to chin, in CelebA's frame: the median of what `YuNet` finds there."""
 MIN_EYES = 6.0
-"""Faces whose eyes are fewer pixels apart are refused: there is nothing in them to encode."""
+"""Faces whose eyes are fewer pixels apart are refused: they show too little."""
 MAX_OUTSIDE = 0.15
-"""Faces of which a greater share lies outside the photo are refused."""
+"""Largest share of a face that may lie outside the photo."""
 _MARGIN = 3
 
 
@@ -45,11 +45,11 @@ class Similarity:
 
     @property
     def scale(self) -> float:
-        """How much longer a line becomes."""
+        """The factor by which lines become longer."""
         return float(np.hypot(*self.linear[:, 0]))
 
     def inverse(self) -> Similarity:
-        """The way back."""
+        """The inverse transform."""
         linear = self.linear.T / self.scale**2
         return Similarity(linear, -linear @ self.shift)
 
@@ -89,7 +89,7 @@ def face_outline(landmarks: ArrayLike) -> Points:
 
 
 def eyes_apart(landmarks: ArrayLike) -> float:
-    """How many pixels a face's eyes would be apart if it looked at the camera."""
+    """The distance of a face's eyes in pixels, as if it looked at the camera."""
     (left, _), (right, _) = CELEBA_LANDMARKS[:2]
     return (right - left) / fit(landmarks, CELEBA_LANDMARKS).scale
 
@@ -128,7 +128,7 @@ def _check_shape(points: Points) -> None:
 
 
 def check_place(landmarks: Points, photo: tuple[int, int]) -> None:
-    """Checks that a face is large enough and lies in its photo; some background of the crop may lie outside.
+    """Checks that a face is large enough and lies in its photo. The background around it may lie outside.
 
     Args:
         landmarks: (5, 2).
@@ -206,7 +206,7 @@ def _complex(points: ArrayLike) -> NDArray[np.complex128]:
 
 
 def _beyond(points: Points, photo: tuple[int, int]) -> dict[str, float]:
-    """How far points reach beyond each border, in pixels; negative where they stay within."""
+    """The distance by which points reach beyond each border, in pixels; negative if they stay within."""
     (left, top), (right, bottom) = points.min(0), points.max(0)
     return {"left": -left, "right": right - photo[0], "top": -top, "bottom": bottom - photo[1]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil, floor
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -14,10 +15,27 @@ from torch import Tensor
 from csvae_hub.editing.alignment import Points, Similarity, pixel_middles, sampled
 from csvae_hub.images import LUMA
 
+Paste: TypeAlias = Literal["changed", "difference", "whole"]
+"""Ways to put an edit back: what changed much, the change, or the whole decoded face; see `layer`."""
+
 FEATHER = 0.15
-"""How far the mask takes to rise from 0 at the border of the crop to 1, as a share of its side."""
+"""Width of the mask's rise from 0 at the border of the crop to 1, as a share of its side."""
+FLOOR, WEAK = 0.01, 0.12
+"""The floor of "changed": a change in units of x, or a share of the strongest change, whichever is more."""
+OPAQUE = 0.12
+"""The least change, in units of x, from which "changed" shows the decoded face itself."""
 _OVERSAMPLING = 4
 _STRIP_PIXELS = 2**19
+
+
+def check_paste(paste: str) -> None:
+    """Checks a way to put an edit back.
+
+    Raises:
+        ValueError: it is none of `Paste`.
+    """
+    if paste not in get_args(Paste):
+        raise ValueError(f"paste: expected {', '.join(get_args(Paste))}, got {paste!r}")
 
 
 def feather(points: Tensor) -> Tensor:
@@ -25,54 +43,90 @@ def feather(points: Tensor) -> Tensor:
 
     It rises as 3t² - 2t³ over `FEATHER` from each border, so that it has no kink anywhere.
     """
-    t = (torch.minimum(points, 1 - points) / FEATHER).clamp(0, 1)
-    return (t * t * (3 - 2 * t)).prod(-1)
+    return _rise(torch.minimum(points, 1 - points), 0, FEATHER).prod(-1)
 
 
-def add_change(picture: Image.Image, change: Tensor, transform: Similarity) -> None:
-    """Adds a change of the crop to the picture, in place: detail transfer.
+def layer(edited: Tensor, own: Tensor, crop: Tensor, paste: Paste) -> Tensor:
+    """The layer (4, S, S) that brings an edit into a photo: three colours and an opacity, for `put_back`.
 
-    Pixels outside the feathered crop, and those whose change is 0, keep their values to the bit, and so does alpha.
+    "difference" is edited minus own, of opacity 0: it is added to the photo. "whole" is the edited face, of opacity 1.
+    "changed" goes by the strength of the change in each place. Up to the floor the layer is empty; at twice the floor
+    it is the difference; from four times (and `OPAQUE`) on it is the edited face itself; between, the photo's fine
+    detail fades out. The face's colours are moved by the low frequencies of crop minus own, taken where the photo
+    stays.
+
+    Args:
+        edited: the decoded edit (3, S, S) in [0, 1].
+        own: the face decoded without an edit.
+        crop: the face in the photo.
+        paste: the way.
+    """
+    change = edited - own
+    if paste == "difference":
+        return torch.cat([change, torch.zeros_like(change[:1])])
+    if paste == "whole":
+        return torch.cat([edited, torch.ones_like(edited[:1])])
+    size = change.shape[-1]
+    strength = _smoothed(change.abs().amax(0, keepdim=True), size / 64)
+    floor = max(FLOOR, WEAK * strength.amax().item())
+    opaque = max(OPAQUE, 4 * floor)
+    shown = _rise(strength, floor, 2 * floor)
+    opacity = _smoothed(F.max_pool2d(_rise(strength, opaque / 2, opaque), 3, 1, 1), size / 64)
+    stays = 1 - opacity + 0.01
+    match = _smoothed(stays * (crop - own), size / 10) / _smoothed(stays, size / 10)
+    return torch.cat([torch.lerp(shown * change, edited + match, opacity), opacity])
+
+
+def put_back(picture: Image.Image, layer: Tensor, transform: Similarity) -> None:
+    """Puts a layer (4, S, S) into the picture, feathered, in place: p + colour - opacity · p for each pixel p.
+
+    Pixels outside the feathered crop, and those where the layer is 0, keep their values to the bit, and so does alpha.
 
     Args:
         picture: L, LA, RGB or RGBA.
-        change: (3, S, S), decoded edited face minus decoded own face, in [-1, 1].
+        layer: see `layer`.
         transform: the picture to the crop of S pixels.
     """
-    _blend(picture, change, transform, adds=True)
-
-
-def replace_crop(picture: Image.Image, crop: Tensor, transform: Similarity) -> None:
-    """Puts a crop (3, S, S) in [0, 1] itself into the picture, feathered, in place; see `add_change`."""
-    _blend(picture, crop, transform, adds=False)
-
-
-def _blend(picture: Image.Image, crop: Tensor, transform: Similarity, adds: bool) -> None:
-    left, top, right, bottom = _bounds(picture.size, transform, crop.shape[-1])
+    left, top, right, bottom = _bounds(picture.size, transform, layer.shape[-1])
     if left >= right or top >= bottom:
         return
-    fine = _at_resolution(255 * crop.detach().cpu().float(), 1 / transform.scale)
-    to_unit = Similarity(transform.linear / crop.shape[-1], transform.shift / crop.shape[-1])
+    fine = _at_resolution(layer.detach().cpu().float(), 1 / transform.scale)
+    to_unit = Similarity(transform.linear / layer.shape[-1], transform.shift / layer.shape[-1])
     rows = max(1, _STRIP_PIXELS // (right - left))
     for start in range(top, bottom, rows):
         box = (left, start, right, min(start + rows, bottom))
         strip = np.array(picture.crop(box))
-        _blend_strip(strip, fine, to_unit(pixel_middles(*box)), adds)
+        _blend(strip, fine, to_unit(pixel_middles(*box)))
         picture.paste(Image.fromarray(strip), box[:2])
 
 
-def _blend_strip(strip: NDArray[np.uint8], fine: Tensor, points: Points, adds: bool) -> None:
+def _blend(strip: NDArray[np.uint8], layer: Tensor, points: Points) -> None:
     """Blends into pixels (h, w) or (h, w, bands), in place, at points (h, w, 2) of the crop in shares of its side."""
     pixels = strip[..., None] if strip.ndim == 2 else strip
-    values = sampled(fine, points * fine.shape[-1])
+    values, opacity = sampled(layer, points * layer.shape[-1]).split([3, 1])
     colours = 3 if pixels.shape[-1] >= 3 else 1
     if colours == 1:
-        values = torch.tensor(LUMA) @ values.flatten(1)
-        values = values.view(1, *points.shape[:-1])
+        values = torch.tensordot(torch.tensor(LUMA), values, dims=1)[None]
     mask = feather(torch.from_numpy(points).float())
     before = torch.from_numpy(pixels[..., :colours]).movedim(-1, 0).float()
-    after = before + mask * (values if adds else values - before)
+    after = before + mask * (255 * values - opacity * before)
     pixels[..., :colours] = after.round_().clamp_(0, 255).movedim(0, -1).to(torch.uint8).numpy()
+
+
+def _rise(values: Tensor, low: float, high: float) -> Tensor:
+    """0 up to low, 1 from high on; 3t² - 2t³ between."""
+    t = ((values - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _smoothed(images: Tensor, sigma: float) -> Tensor:
+    """Images (C, S, S) smoothed by a Gaussian, cut off at 3 sigma; the border's values go on outside."""
+    radius = max(1, min(round(3 * sigma), images.shape[-1] - 1))
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2).to(images)
+    weights = (weights / weights.sum()).expand(len(images), 1, 1, -1)
+    padded = F.pad(images[None], [radius] * 4, mode="replicate")
+    across = F.conv2d(padded, weights, groups=len(images))
+    return F.conv2d(across, weights.mT, groups=len(images))[0]
 
 
 def _bounds(photo: tuple[int, int], transform: Similarity, size: int) -> tuple[int, int, int, int]:

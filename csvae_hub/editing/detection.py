@@ -24,15 +24,15 @@ FIRST_SIDE = 640
 FINER_SIDES = (1280, 2560)
 """The longer sides at which larger photos are searched where no face or only small ones are found."""
 SMALL = 24
-"""A face of fewer pixels, where it is found, may have yet smaller neighbours that are not."""
+"""Size in pixels below which a face may have smaller neighbours that the search missed."""
 SURE = 0.93
-"""A face with a lower score is looked at upside down and on its sides too."""
+"""Faces with a lower score are also looked at upside down and on their sides."""
 
 _FACE = np.array(CELEBA_LANDMARKS) - np.mean(CELEBA_LANDMARKS, axis=0)
 _UPRIGHT_FACE = _FACE / (_FACE[1, 0] - _FACE[0, 0])
 """Landmarks around their mean, with the eyes 1 apart."""
 _SAME = 0.5
-"""Candidates of which the landmarks' means are nearer than this, in distances of the eyes, are the same face."""
+"""Candidates are the same face if their landmarks' means are nearer than this, in distances of the eyes."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Face:
 
 
 class Detector(Protocol):
-    """Whatever finds faces: any class with this one method will do."""
+    """Finds faces. Any class with this method will do."""
 
     def detect(self, image: Image.Image) -> Sequence[Face]:
         """Gives the faces in an upright RGB photo, in any order."""
@@ -79,15 +79,15 @@ def _view(side: int, eyes: float, shift: tuple[float, float] = (0, 0), turn: flo
 ROUGH_VIEW = _view(224, 75)
 TURNED_VIEWS = tuple(_view(224, 75, turn=turn * np.pi / 2) for turn in (1, 2, 3))
 FINE_VIEWS = (_view(320, 100), _view(320, 85, (3, 3), 0.1), _view(320, 115, (-3, -2), -0.1))
-"""YuNet's landmarks err with where a face lies on its grids; the mean over views of unlike grids does less."""
+"""The error of YuNet's landmarks depends on the place of a face on its grid; the mean over several views has less."""
 
 
 class YuNet:
     """The detector that comes with the package; it runs on OpenCV, and threads may share one.
 
-    A photo is searched at a reduced size; where that finds nothing, or small faces alone, finer; and where there is
-    still nothing, turned by quarters. Each face is then looked at again, upright and in fixed sizes, so that its
-    landmarks hardly depend on its size, rotation and place.
+    The photo is searched at a reduced size first. If that finds nothing or only small faces, it is searched finer; if
+    there is still nothing, turned by quarters. Each face is then looked at again, upright and in fixed sizes, so that
+    its landmarks hardly depend on its size, rotation and place.
 
     Args:
         score: faces below are left out.
@@ -162,7 +162,7 @@ class YuNet:
         return _moved(_mean(around), transform.inverse()) if around else None
 
     def _candidates(self, image: Image.Image) -> list[Face]:
-        """What the network takes for faces, many for each."""
+        """The network's candidates, many for each face."""
         pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])  # OpenCV has blue first
         with self._lock:
             self._network.setInputSize(image.size)
@@ -207,7 +207,7 @@ def _places(faces: Sequence[Face]) -> Points:
 
 
 def _near(places: Points, place: Points, within: float = _SAME) -> NDArray[np.bool_]:
-    """Which places are nearer to one than some distances of the eyes."""
+    """Mask of the places that are nearer to one than `within` distances of the eyes."""
     apart = np.hypot(*(places[:, :2] - place[:2]).T)
     return apart <= within * np.maximum(places[:, 2], place[2])
 

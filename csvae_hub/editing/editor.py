@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,13 +16,17 @@ from PIL import Image
 from torch import Tensor
 
 from csvae_hub.editing.alignment import Similarity, to_crop, warped
-from csvae_hub.editing.blending import add_change, replace_crop
+from csvae_hub.editing.blending import Paste, check_paste, layer, put_back
 from csvae_hub.editing.detection import Detector, Face, YuNet
 from csvae_hub.editing.selection import Which, check_which, chosen, faces_of
 from csvae_hub.errors import FaceError, ImageError
 from csvae_hub.images import ImageLike, Images, open_picture
-from csvae_hub.models.base import AttributeModel, Value
+from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
+
+
+class UnchangedWarning(UserWarning):
+    """An edit that leaves a photo as it is."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,15 @@ class AlignedPhoto:
     skipped: tuple[tuple[Face, str], ...]
     transforms: tuple[Similarity, ...]
     crops: Tensor
+
+    @property
+    def named(self) -> str:
+        """The path of the photo and a colon, for messages; empty for a photo that has no path."""
+        return _named(self.photo)
+
+    def is_same(self, edited: Any) -> bool:
+        """True if an edited photo is equal to this one, to the bit."""
+        return np.array_equal(edited, self.restore(self.picture))
 
     def restore(self, picture: Image.Image) -> Any:
         """Gives an edited picture as the kind of thing that the photo was; a path's is a PIL image."""
@@ -67,7 +81,7 @@ class FaceEditor:
 
     @cached_property
     def detector(self) -> Detector:
-        """What finds the faces.
+        """The detector of faces.
 
         Raises:
             MissingExtraError: none was given, and OpenCV is missing.
@@ -83,7 +97,7 @@ class FaceEditor:
         """
         return self._detect(open_picture(photo))
 
-    def open(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> OpenPhoto:
+    def open(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> EncodedPhoto:
         """Finds, aligns and encodes the faces of a photo once, so that many edits of it are quick.
 
         Args:
@@ -107,7 +121,8 @@ class FaceEditor:
         *,
         face: Which = "largest",
         landmarks: Any = None,
-        detail: bool = True,
+        paste: Paste = "changed",
+        detail: bool | None = None,
         generator: torch.Generator | None = None,
     ) -> Any:
         """Changes attributes of faces in a photo, or in each of a list; the same kind comes back.
@@ -120,24 +135,35 @@ class FaceEditor:
             values: what attributes are set to: see `edit_latents`.
             face: which faces: see `open`.
             landmarks: see `open`; for a list, one entry for each photo, None where a detector shall find them.
-            detail: put only what changed into the photo, so that its own detail stays; else the decoded face itself.
+            paste: "changed" puts the decoded face where the edit changes much, and keeps the photo elsewhere.
+                "difference" adds the change of the decoded face to the photo, so that all detail stays, also that of
+                glasses that should go. "whole" puts the whole decoded face.
+            detail: an older name: True is paste="difference", False is paste="whole".
             generator: the source of the draws of "sample".
 
         Raises:
             FaceError: a photo without a face that can be edited.
             ImageError: a photo can't be read.
             UnknownAttributeError: the model has no such attribute.
-            ValueError: a value can't be understood.
+            ValueError: a value can't be understood, or an unknown `paste`.
+
+        Warns:
+            UnchangedWarning: a photo stays as it is; `unchanged` says why.
         """
+        paste = _checked(paste, detail)
         for name in values:
             self.model.index(name)
         if isinstance(photos, list | tuple):
             aligned = self._align_all(photos, face, landmarks)
         else:
             aligned = [self.align(cast(ImageLike, photos), face=face, landmarks=landmarks)]
-        opened = self.encode(aligned)
-        edited = self.edit_latents(_latents(opened), values, generator=generator)
-        rendered = self.render(opened, edited, detail=detail)
+        encoded = self.encode(aligned)
+        edited = self.edit_latents(_latents(encoded), values, generator=generator)
+        rendered = self.render(encoded, edited, paste=paste)
+        for photo, picture in zip(encoded, rendered, strict=True):
+            lines = self.unchanged(photo, values, picture)
+            if lines and photo.aligned.is_same(picture):
+                warnings.warn(f"{photo.aligned.named}{'; '.join(lines)}", UnchangedWarning, stacklevel=2)
         return rendered if isinstance(photos, list | tuple) else rendered[0]
 
     def set_attribute(
@@ -148,11 +174,14 @@ class FaceEditor:
         *,
         face: Which = "largest",
         landmarks: Any = None,
-        detail: bool = True,
+        paste: Paste = "changed",
+        detail: bool | None = None,
         generator: torch.Generator | None = None,
     ) -> Any:
         """Changes one attribute; see `edit`."""
-        return self.edit(photos, {name: value}, face=face, landmarks=landmarks, detail=detail, generator=generator)
+        return self.edit(
+            photos, {name: value}, face=face, landmarks=landmarks, paste=paste, detail=detail, generator=generator
+        )
 
     # -- step by step ---------------------------------------------------------------------------------------------
 
@@ -164,8 +193,7 @@ class FaceEditor:
             faces = self._detect(picture) if landmarks is None else faces_of(landmarks)
             faces, skipped = chosen(faces, face, picture.size)
         except FaceError as error:
-            named = f"{os.fspath(photo)}: " if isinstance(photo, str | os.PathLike) else ""
-            raise type(error)(f"{named}{error}") from error
+            raise type(error)(f"{_named(photo)}{error}") from error
         preprocessor = self.model.preprocessor
         transforms = [to_crop(found.landmarks, preprocessor) for found in faces]
         crops = np.stack([np.asarray(warped(picture, transform, preprocessor.size)) for transform in transforms])
@@ -173,11 +201,11 @@ class FaceEditor:
         return AlignedPhoto(photo, picture, tuple(faces), tuple(skipped), tuple(transforms), tensor)
 
     @torch.no_grad()
-    def encode(self, photos: Sequence[AlignedPhoto]) -> list[OpenPhoto]:
+    def encode(self, photos: Sequence[AlignedPhoto]) -> list[EncodedPhoto]:
         """Encodes the faces of aligned photos in one batch."""
         latents = self.model.encode(torch.cat([photo.crops for photo in photos]))
         return [
-            OpenPhoto(self, photo, part)
+            EncodedPhoto(self, photo, part)
             for photo, part in zip(photos, _split(latents, [len(photo.crops) for photo in photos]), strict=True)
         ]
 
@@ -192,43 +220,67 @@ class FaceEditor:
         edited = latents
         for name, value in values.items():
             changed = self.model.edit(edited, {name: self._resolved(value)}, generator=generator)
-            if isinstance(value, bool | np.bool_):
-                settled = (latents.y[:, self.model.index(name)] > 0.5) == bool(value)
-                changed = _where(settled, edited, changed)
-            edited = changed
+            edited = _where(self._settled(latents, name, value), edited, changed)
         return edited
 
+    def unchanged(self, photo: EncodedPhoto, values: Mapping[str, Value], edited: Any = None) -> tuple[str, ...]:
+        """Says which attributes an edit leaves as they are, since a face has or lacks them already; see `edit_latents`.
+
+        Each attribute and face has one line, as "Smiling: already so, by q(y|x) = 0.73; nothing changed: use a number
+        to move it"; the probability is that of the class that the face has. Where there is none and the `edited` photo
+        still is the one that came, a line says so.
+        """
+        lines: list[str] = []
+        for name, value in values.items():
+            y = photo.latents.y[:, self.model.index(name)].float()
+            for i in self._settled(photo.latents, name, value).nonzero()[:, 0].tolist():
+                face = f"face {i}: " if len(y) > 1 else ""
+                sure = y[i].item() if value else 1 - y[i].item()
+                lines.append(
+                    f"{face}{name}: already so, by q(y|x) = {sure:.2f}; nothing changed: use a number to move it"
+                )
+        if values and not lines and edited is not None and photo.aligned.is_same(edited):
+            lines.append("nothing changed: the edit hardly moves the decoded face: use a number farther from it")
+        return tuple(lines)
+
     @torch.no_grad()
-    def render(self, photos: Sequence[OpenPhoto], latents: Latents, *, detail: bool = True) -> list[Any]:
+    def render(
+        self, photos: Sequence[EncodedPhoto], latents: Latents, *, paste: Paste = "changed", detail: bool | None = None
+    ) -> list[Any]:
         """Gives photos with their faces as other latents say, one for each face of all; decoded in one batch.
 
+        Args:
+            photos: what `encode` gave.
+            latents: one for each face, photo after photo.
+            paste: see `edit`.
+            detail: see `edit`.
+
         Raises:
-            ValueError: another number of latents.
+            ValueError: another number of latents, or an unknown `paste`.
         """
+        paste = _checked(paste, detail)
         own = _latents(photos)
         if len(latents) != len(own):
             raise ValueError(f"expected latents of {len(own)} faces, got {len(latents)}")
-        moved = _differ(latents, own)
-        rows = moved.nonzero()[:, 0]
-        changes: list[Tensor] = []
+        rows = _differ(latents, own).nonzero()[:, 0]
+        places = [(number, i) for number, photo in enumerate(photos) for i in range(len(photo.crops))]
+        pictures = [photo.aligned.picture.copy() for photo in photos]
         if len(rows):
-            decoded = self.model.decode(Latents.cat([latents[rows], own[rows]]) if detail else latents[rows])
-            decoded = decoded.float().cpu().expand(-1, 3, -1, -1)
-            changes = list(decoded[: len(rows)] - decoded[len(rows) :] if detail else decoded)
-        change_of = dict(zip(rows.tolist(), changes, strict=True))
-        blend = add_change if detail else replace_crop
-        rendered: list[Any] = []
-        row = 0
-        for photo in photos:
-            picture = photo.aligned.picture.copy()
-            for transform in photo.aligned.transforms:
-                if row in change_of:
-                    blend(picture, change_of[row], transform)
-                row += 1
-            rendered.append(photo.aligned.restore(picture))
-        return rendered
+            decoded = self.model.decode(Latents.cat([latents[rows], own[rows]])).float().cpu().expand(-1, 3, -1, -1)
+            for row, edited, before in zip(rows.tolist(), *decoded.chunk(2), strict=True):
+                number, i = places[row]
+                photo = photos[number]
+                change = layer(edited, before, photo.crops[i], paste)
+                put_back(pictures[number], change, photo.aligned.transforms[i])
+        return [photo.aligned.restore(picture) for photo, picture in zip(photos, pictures, strict=True)]
 
     # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _settled(self, latents: Latents, name: str, value: Value) -> Tensor:
+        """Mask (B,) of the faces that are left as they are: the value is True or False, and they are so already."""
+        y = latents.y[:, self.model.index(name)]
+        is_class = isinstance(value, bool | np.bool_)
+        return (y > 0.5) == bool(value) if is_class else torch.zeros_like(y, dtype=torch.bool)
 
     def _detect(self, picture: Image.Image) -> list[Face]:
         return sorted(self.detector.detect(picture.convert("RGB")), key=lambda face: -face.size)
@@ -254,7 +306,7 @@ class FaceEditor:
         return self.open(value).latents if is_path or is_picture else value
 
 
-class OpenPhoto:
+class EncodedPhoto:
     """A photo whose faces are found, aligned and encoded; `FaceEditor.open` makes it.
 
     `faces` are those that are edited, F of them, largest first; `skipped` those that can't be, each with the reason;
@@ -266,25 +318,46 @@ class OpenPhoto:
         self.faces, self.skipped, self.crops = aligned.faces, aligned.skipped, aligned.crops
 
     def edit(
-        self, values: Mapping[str, Value], *, detail: bool = True, generator: torch.Generator | None = None
+        self,
+        values: Mapping[str, Value],
+        *,
+        paste: Paste = "changed",
+        detail: bool | None = None,
+        generator: torch.Generator | None = None,
     ) -> Any:
         """The photo with attributes of its faces changed, of the same kind, mode and size; see `FaceEditor.edit`."""
-        return self.render(self.editor.edit_latents(self.latents, values, generator=generator), detail=detail)
+        edited = self.editor.edit_latents(self.latents, values, generator=generator)
+        return self.render(edited, paste=paste, detail=detail)
 
-    def render(self, latents: Latents, *, detail: bool = True) -> Any:
+    def unchanged(self, values: Mapping[str, Value], edited: Any = None) -> tuple[str, ...]:
+        """Says which attributes an edit leaves as they are: see `FaceEditor.unchanged`."""
+        return self.editor.unchanged(self, values, edited)
+
+    def render(self, latents: Latents, *, paste: Paste = "changed", detail: bool | None = None) -> Any:
         """The photo with its faces as other latents say; a face whose latents are its own is left as it is, to the bit.
 
         Args:
             latents: one for each face.
+            paste: see `FaceEditor.edit`.
             detail: see `FaceEditor.edit`.
 
         Raises:
-            ValueError: another number of latents.
+            ValueError: another number of latents, or an unknown `paste`.
         """
-        return self.editor.render([self], latents, detail=detail)[0]
+        return self.editor.render([self], latents, paste=paste, detail=detail)[0]
 
 
-def _latents(photos: Sequence[OpenPhoto]) -> Latents:
+def _named(photo: Any) -> str:
+    return f"{os.fspath(photo)}: " if isinstance(photo, str | os.PathLike) else ""
+
+
+def _checked(paste: Paste, detail: bool | None) -> Paste:
+    """The way to put an edit back; `detail` is the older name of two of them."""
+    check_paste(paste)
+    return paste if detail is None else "difference" if detail else "whole"
+
+
+def _latents(photos: Sequence[EncodedPhoto]) -> Latents:
     return Latents.cat([photo.latents for photo in photos])
 
 
@@ -294,7 +367,7 @@ def _split(latents: Latents, lengths: Sequence[int]) -> list[Latents]:
 
 
 def _differ(latents: Latents, others: Latents) -> Tensor:
-    """Which of two batches differ (B,) of bool, in z, w or y."""
+    """Mask (B,) of the rows that differ in z, w or y."""
     pairs = ((latents.z, others.z), (latents.w, others.w), (latents.y, others.y))
     return torch.stack([(one.to(other) != other).flatten(1).any(1) for one, other in pairs]).any(0)
 

@@ -1,4 +1,4 @@
-"""Picture files and whole folders: what goes where, and editing them in batches of bounded memory."""
+"""Picture files and whole folders: pairs inputs with outputs, and edits them in batches of bounded memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from csvae_hub.editing.batches import Edited, batch_editor
+from csvae_hub.editing.batches import BatchEditor, Edited
 from csvae_hub.editing.editor import FaceEditor
 from csvae_hub.editing.metadata import Metadata, open_with_metadata
 from csvae_hub.editing.selection import Which
@@ -33,6 +33,8 @@ FORMATS = {
 }
 """The endings that are looked for in folders and that can be written, with Pillow's names of the formats."""
 
+A_FOLDER = "name a folder without an ending, or one that exists"
+
 MAX_BATCH_PIXELS = 2**23
 """A batch of large photos is cut short here, so that memory stays bounded."""
 
@@ -41,7 +43,7 @@ AHEAD = 4
 
 
 class PlanError(ValueError):
-    """Inputs and output that can't be meant; raised before anything is written."""
+    """Inputs and output that don't fit together; raised before anything is written."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,20 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a job: why it failed, if it did; of a photo how many faces were edited, and why others were not."""
+    """The result of a job: the error, if any; for a photo also the fields of `Edited`."""
 
     error: str = ""
     faces: int | None = None
     skipped: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
 
 
 def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
     """Pairs each picture with its target.
 
-    One file and an `output` that ends like a picture are a pair. Otherwise `output` is a folder: files go there under
-    their names, and what an input folder holds, at any depth, under its path within that folder. An input is
-    overwritten only where `output` is that very input.
+    An `output` with an ending is a file, unless a folder of that name exists; one input file goes there. Otherwise
+    `output` is a folder: files go there under their names, and what an input folder holds, at any depth, under its
+    path within that folder. An input is overwritten only where `output` is that very input.
 
     Raises:
         PlanError: nothing there, no pictures, two pictures for one target, an input that would be overwritten, or an
@@ -94,19 +97,24 @@ def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
 
 def _jobs_of(path: Path, inputs: int, output: Path) -> list[Job]:
     if path.is_dir():
-        if output.is_file():
-            raise PlanError(f"output {output} is a file: expected a folder, since the input {path} is one")
+        if output.is_file() or _names_file(output):
+            raise PlanError(f"output {output} is a file: expected a folder, since the input {path} is one: {A_FOLDER}")
         found = [file for file in _pictures(path) if output.resolve() == path.resolve() or not _is_in(file, output)]
         if not found:
             raise PlanError(f"no pictures in {path}: expected files that end in {', '.join(FORMATS)}")
         return [Job(file, output / file.relative_to(path), path) for file in found]
     if not path.exists():
         raise PlanError(f"no such file or folder: {path}")
-    if output.is_dir() or output.suffix.lower() not in FORMATS:
+    if not _names_file(output):
         return [Job(path, output / path.name, path)]
     if inputs > 1:
-        raise PlanError(f"output {output} names one picture, but there are {inputs} inputs: name a folder")
+        raise PlanError(f"output {output} names one picture, but there are {inputs} inputs: {A_FOLDER}")
     return [Job(path, output, path)]
+
+
+def _names_file(output: Path) -> bool:
+    """Whether an output is meant as a file: .gif is an ending, .5 is part of a folder's name."""
+    return not output.is_dir() and output.suffix[1:2].isalpha()
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -145,7 +153,7 @@ def edit_files(
     Raises:
         ValueError: a value that can't be understood, or `face` is "all" where sizes are not kept.
     """
-    batches = batch_editor(editor, values, face, keep_size)
+    batches = BatchEditor(editor, values, face, keep_size)
     outcomes: dict[Job, Outcome] = {}
     saving: list[tuple[Job, Edited, Future[None]]] = []
 
@@ -153,7 +161,7 @@ def edit_files(
         for job, edited, future in saving:
             try:
                 future.result()
-                outcomes[job] = Outcome(faces=edited.faces, skipped=edited.skipped)
+                outcomes[job] = Outcome("", edited.faces, edited.skipped, edited.unchanged)
             except (OSError, ValueError) as error:
                 outcomes[job] = Outcome(f"{job.source}: can't write {job.target}: {error}")
         if saving:

@@ -1,4 +1,4 @@
-"""What a picture's file says beside its pixels, and how it packs them: read, made true of the edited picture, written.
+"""Metadata and packing of a picture file: read, made true of the edited picture, and written.
 
 Pillow writes what it is told, so each piece is carried by name. Left out is what would show the old picture or misplace
 the new one: thumbnails, and how a TIFF lays out its pixels.
@@ -53,7 +53,7 @@ _XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))\s*\d""")
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is kept of a file: for any kind of file, and in `packing`, by the kind, how the source packs its pixels."""
+    """The metadata kept of a file. `packing` has, by format, the options that pack pixels as the source does."""
 
     icc_profile: bytes | None = None
     exif: bytes = b""
@@ -63,7 +63,7 @@ class Metadata:
     packing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def options(self, kind: str, size: tuple[int, int]) -> dict[str, Any]:
-        """What `PIL.Image.save` is told for a file of this kind that holds a picture of this size (width, height).
+        """The options of `PIL.Image.save` for a file of this kind that holds a picture of this size (width, height).
 
         JPEG keeps the quantisation and the colour resolution of a JPEG source, WebP and TIFF whether the source is
         lossless; others get quality 95 or a lossless packing. What a kind can't hold is left out.

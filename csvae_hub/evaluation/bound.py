@@ -7,7 +7,7 @@ import math
 import torch
 
 from csvae_hub.data.base import AttributeData
-from csvae_hub.evaluation.encoding import BATCH, as_input, evaluating
+from csvae_hub.evaluation.encoding import BATCH, evaluating
 from csvae_hub.models import AttributeModel
 
 
@@ -37,9 +37,10 @@ def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[
     with evaluating(model), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for part in torch.arange(len(data)).split(BATCH):
-            images, y = data.batch(part)
-            x = as_input(model, images)
-            for name, term in model.bound(model(x, y.to(x)), x).items():
+            x, y = (tensor.to(model.device, model.dtype) for tensor in data.batch(part))
+            if model.config.is_image and model.config.shape[0] == 1:
+                x = x.mean(1, keepdim=True)
+            for name, term in model.bound(model(x, y), x).items():
                 sums[name] = sums.get(name, 0.0) + term.double().sum().item()
     means = {name: value / len(data) for name, value in sums.items()}
     for name, value in means.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -103,8 +104,8 @@ def at(content: Any, *path: str, default: Any = None) -> Any:
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Tells numbers from other values of JSON, booleans among them."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Tells numbers that a float can hold from other values of JSON, booleans among them."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def plain(text: str) -> str:

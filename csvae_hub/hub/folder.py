@@ -8,12 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from safetensors.torch import save
-from torch import Tensor
-from torch import contiguous_format as contiguous
 
 from csvae_hub.config import FORMAT_VERSION, check, shown
 from csvae_hub.errors import (
@@ -25,7 +21,9 @@ from csvae_hub.errors import (
     did_you_mean,
 )
 from csvae_hub.hub.safe_files import inside, read_json
-from csvae_hub.hub.tensors import read_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PACKAGED = Path(__file__).parents[1] / "weights"
 CONFIG, WEIGHTS, PREPROCESSOR = "config.json", "model.safetensors", "preprocessor.json"
@@ -141,6 +139,8 @@ def load_tensors(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
         CorruptWeightsError: it is truncated or not a safetensors file, or a tensor holds NaN or infinity.
         UnsafeWeightsError: it is a symbolic link out of the folder.
     """
+    from csvae_hub.hub.tensors import read_tensors
+
     return read_tensors(inside(folder, WEIGHTS))
 
 
@@ -165,6 +165,9 @@ def save_weights(
         UnsafeWeightsError: a name in extra leads out of the folder.
         ValueError: a number in config or extra is NaN or infinite.
     """
+    from safetensors.torch import save
+    from torch import contiguous_format as contiguous
+
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise WeightsError(f"{folder} is a file: expected the name of a folder to write the weights to")

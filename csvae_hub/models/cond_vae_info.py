@@ -1,4 +1,4 @@
-"""The conditional VAE with an adversary on z (Creswell et al., arXiv 1711.05175), the third of the paper's baselines."""
+"""The conditional VAE with an adversary on z (Creswell et al., arXiv 1711.05175), the paper's third baseline."""
 
 from __future__ import annotations
 

@@ -80,7 +80,8 @@ class CSVAE(AttributeModel):
 
     def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
         """Reconstruction, kl_z and kl_w."""
-        assert out.q_w is not None and out.p_w is not None
+        assert out.q_w is not None
+        assert out.p_w is not None
         return {**self._plain_bound(out, x), "kl_w": losses.kl_w(out.q_w, out.p_w)}
 
     def penalty_on_z(self, q_y: Independent, y: Tensor, base_rate: Tensor | None) -> dict[str, Tensor]:

@@ -1,9 +1,12 @@
-"""The options of the training loop, and its learning rate."""
+"""The options of the training loop, its learning rate and the order of its data."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from csvae_hub.config import check
 
@@ -48,3 +51,9 @@ def learning_rate_factor(schedule: str, batch: int, batches: int, batches_per_ep
     if schedule == "multistep":
         return 0.1 ** (sum(batch // batches_per_epoch >= 3**i for i in range(7)) / 7)
     return 1.0
+
+
+def batch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """The order in which an epoch visits the data: a permutation (size,) that depends on seed and epoch alone."""
+    generator = torch.Generator().manual_seed((seed * 10_007 + epoch) % 2**32)
+    return torch.randperm(size, generator=generator)

@@ -1,4 +1,4 @@
-"""Grids of edited pictures, drawn while a model trains."""
+"""Grids of edited pictures and the squared error, looked at while a model trains."""
 
 from __future__ import annotations
 
@@ -37,3 +37,13 @@ def write_grid(model: AttributeModel, data: AttributeData, path: Path, rows: int
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         picture.save(temporary, "PNG")
+
+
+@torch.no_grad()
+def squared_error(model: AttributeModel, data: AttributeData, examples: int = 512) -> float:
+    """The mean squared error of reconstructions per value, on up to so many examples spread evenly over `data`."""
+    indices, total = torch.linspace(0, len(data) - 1, min(examples, len(data))).long(), 0.0
+    for part in indices.split(128):
+        x = data.batch(part)[0].to(model.device)
+        total += (model.decode(model.encode(x)) - x).square().flatten(1).mean(1).sum().item()
+    return total / len(indices)

@@ -181,12 +181,15 @@ def train(
         raise ConfigError(f"model.shape: expected {train_data.shape}, that of the data, got {recipe.model.shape}")
     with torch.random.fork_rng():
         torch.manual_seed(recipe.trainer.seed)
-        model = create_model(recipe.model) if initial is None else _initial(recipe, initial)
-        parts = [(find_part(name), options) for name, options in recipe.parts.items()]
-        objective = Objective(model, recipe.objective, parts, train_data)
-    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=to_dict(recipe), quiet=quiet).fit(
-        resume
-    )
+        objective = objective_of(recipe, train_data, None if initial is None else _initial(recipe, initial))
+    record = {**to_dict(recipe), **({} if initial is None else {"initial": str(initial)})}
+    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet).fit(resume)
+
+
+def objective_of(recipe: Recipe, data: AttributeData, model: AttributeModel | None = None) -> Objective:
+    """The objective of a recipe with its parts, over a model; by default over a new one."""
+    parts = [(find_part(name), options) for name, options in recipe.parts.items()]
+    return Objective(create_model(recipe.model) if model is None else model, recipe.objective, parts, data)
 
 
 def _initial(recipe: Recipe, initial: str | Path) -> AttributeModel:

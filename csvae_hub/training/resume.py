@@ -8,14 +8,18 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from csvae_hub.config import to_dict
 from csvae_hub.errors import ConfigError
+
+if TYPE_CHECKING:
+    from csvae_hub.training.trainer import Trainer
 
 TENSORS = "tensors.safetensors"
 PROGRESS = "progress.json"
@@ -134,6 +138,51 @@ def load_module_tensors(module: nn.Module, prefix: str, tensors: dict[str, Tenso
         if key in state and buffer.shape != state[key].shape:
             buffer.resize_(state[key].shape)
     module.load_state_dict(state)
+
+
+def identity(run: Trainer) -> dict[str, Any]:
+    """The values that a resumed run must have in common with the one before."""
+    return {**run.record, "trainer": to_dict(run.config), "data_fingerprint": run.train_data.fingerprint}
+
+
+def save_run(run: Trainer, batches: int) -> None:
+    """Writes a checkpoint of modules, optimisers and random numbers after so many batches."""
+    assert run.folder is not None
+    tensors = module_tensors(run.objective, "objective") | module_tensors(run.average, "average")
+    for name, optimizer in run.optimizers.items():
+        tensors |= optimizer_tensors(optimizer, name)
+    tensors["random.cpu"] = torch.get_rng_state()
+    if run.device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
+    progress = {"elapsed": run.elapsed, "identity": flat(identity(run))}
+    save_checkpoint(run.folder / "checkpoints", batches, tensors, progress)
+
+
+def restore_run(run: Trainer, resumed: bool) -> int:
+    """Puts the newest checkpoint in place, or removes all where nothing is to be resumed; gives the batches done.
+
+    Raises:
+        ConfigError: the checkpoint is of another configuration or other data.
+    """
+    folder = None if run.folder is None else run.folder / "checkpoints"
+    if folder is None or not folder.exists():
+        return 0
+    found = load_latest(folder) if resumed else shutil.rmtree(folder)
+    if found is None:
+        return 0
+    tensors, progress = found
+    check_identity(identity(run), progress["identity"], folder)
+    if int(progress["batches"]) > run.rest_at:
+        run.begin_rest(resumed=True)
+    load_module_tensors(run.objective, "objective", tensors)
+    load_module_tensors(run.average, "average", tensors)
+    for name, optimizer in run.optimizers.items():
+        load_optimizer_tensors(optimizer, name, tensors)
+    torch.set_rng_state(tensors["random.cpu"])
+    if run.device.type == "cuda" and "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"], run.device)
+    run.elapsed = float(progress["elapsed"])
+    return int(progress["batches"])
 
 
 def _to_disk(path: Path) -> None:

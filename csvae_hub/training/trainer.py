@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import platform
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -15,17 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from csvae_hub.config import check, to_dict
+from csvae_hub.config import check
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel
-from csvae_hub.training import resume
-from csvae_hub.training.config import TrainerConfig, learning_rate_factor
-from csvae_hub.training.grids import write_grid
+from csvae_hub.training.average import update_average
+from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
+from csvae_hub.training.grids import squared_error, write_grid
+from csvae_hub.training.resume import identity, restore_run, save_run
 from csvae_hub.training.run_log import Means, RunLog
 from csvae_hub.training.steps import Objective
 
 LOG_EVERY = 50
+"""Batches between two lines of the log."""
 
 
 class Trainer:
@@ -65,15 +66,13 @@ class Trainer:
         self.record, self.quiet, self.checkpoint_seconds = dict(record or {}), quiet, 60 * checkpoint_minutes
         self.is_image = train_data.images.ndim == 4
         self.memory_format = torch.channels_last if self.is_image else torch.contiguous_format
-        self.objective = objective.to(self.device)
-        _set_memory_format(objective, self.memory_format)
+        self.objective = objective.to(self.device).to(memory_format=self.memory_format)
         objective.forward_pass = self.accelerator.prepare_model(objective.model).__call__
         self.average = copy.deepcopy(objective.model).eval()
-        self.rates = [config.learning_rate]
-        self.optimizers = [self._optimizer(objective.generative_parameters(), config.learning_rate, objective.betas)]
+        self.optimizers = {"generative": self._generative_optimizer()}
         for game in objective.minimisations:
-            self.rates.append(game.learning_rate or config.adversary_learning_rate)
-            self.optimizers.append(self._optimizer(game.parameters, self.rates[-1], game.betas))
+            rate = game.learning_rate or config.adversary_learning_rate
+            self.optimizers[game.name] = self._optimizer(game.parameters, rate, game.betas)
         self.batches_per_epoch = max(1, len(train_data) // config.batch_size)  # a last part of a batch is left out
         check(objective.rest_epochs < config.epochs, "parts.rest.epochs", "fewer than epochs", objective.rest_epochs)
         self.last_batch = config.epochs * self.batches_per_epoch
@@ -93,7 +92,8 @@ class Trainer:
         """
         config, size = self.config, self.config.batch_size
         with torch.random.fork_rng(), closing(RunLog(self.folder, self.last_batch, self.quiet)) as log:
-            first = self._restore(resume)
+            torch.manual_seed(config.seed)
+            first = restore_run(self, resume)
             log.start(first)
             started, saved, drawn = time.monotonic() - self.elapsed, time.monotonic(), time.monotonic()
             means = Means()
@@ -103,7 +103,7 @@ class Trainer:
                 if step == 0:
                     order = batch_order(len(self.train_data), config.seed, epoch)
                 if batch == self.rest_at:
-                    self._begin_rest()
+                    self.begin_rest()
                 means.add(self.train_step(*self._examples(order[step * size : (step + 1) * size]), batch))
 
                 done, now = batch + 1, time.monotonic()
@@ -115,10 +115,9 @@ class Trainer:
                 if ends_epoch:
                     draw = last or now - drawn >= self.checkpoint_seconds
                     drawn = now if draw else drawn
-                    values = self._end_epoch(epoch + 1, draw) | {"seconds": round(self.elapsed)}
-                    log.write("epoch", done, epoch + 1, size, values)
+                    log.write("epoch", done, epoch + 1, size, self._look(epoch + 1, draw))
                 if save and self.folder is not None:
-                    self._save(done)
+                    save_run(self, done)
                     saved = time.monotonic()
         return self._finish()
 
@@ -129,32 +128,36 @@ class Trainer:
         )  # fmt: skip
         start, end = (self.rest_at, self.last_batch) if batch >= self.rest_at else (0, self.rest_at)
         factor = learning_rate_factor(self.config.schedule, batch - start, end - start, self.batches_per_epoch)
-        self.optimizers[0].param_groups[0]["lr"] = self.rates[0] * factor
+        self.optimizers["generative"].param_groups[0]["lr"] = self.config.learning_rate * factor
         with autocast:
             loss, step = objective.generative_step(x, y)
-        self._descend(self.optimizers[0], loss)
+        self._descend("generative", loss)
         means = {"loss": loss.detach(), **{name: term.detach().mean() for name, term in step.terms.items()}}
-        for game, optimizer in zip(objective.minimisations, self.optimizers[1:], strict=True):
+        for game in objective.minimisations:
             losses = game.losses(step)
             while True:
                 with autocast:
                     term = next(losses, None)
                 if term is None:
                     break
-                self._descend(optimizer, game.weight * term)
+                self._descend(game.name, game.weight * term)
                 means[game.name] = term.detach()
         update_average(self.average, objective.model, self.config.ema_decay, batch)
         return means
 
-    def _descend(self, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    def _descend(self, name: str, loss: Tensor) -> None:
         self.accelerator.backward(loss)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizers[name].step()
+        self.optimizers[name].zero_grad(set_to_none=True)
 
     def _optimizer(self, parameters: list[nn.Parameter], rate: float, betas: tuple[float, float]) -> Any:
         return self.accelerator.prepare_optimizer(torch.optim.Adam(parameters, rate, betas))
 
-    def _begin_rest(self, resumed: bool = False) -> None:
+    def _generative_optimizer(self) -> Any:
+        objective = self.objective
+        return self._optimizer(objective.generative_parameters(), self.config.learning_rate, objective.betas)
+
+    def begin_rest(self, resumed: bool = False) -> None:
         """Goes on from the averaged weights with the encoder at rest; the optimiser's moments begin anew."""
         objective, model = self.objective, self.objective.model
         assert objective.begin_rest is not None
@@ -162,7 +165,7 @@ class Trainer:
             model.load_state_dict(self.average.state_dict())
         objective.begin_rest(None if resumed else self._all_examples(mirrored=self.is_image))
         self.average.load_state_dict(model.state_dict())
-        self.optimizers[0] = self._optimizer(objective.generative_parameters(), self.rates[0], objective.betas)
+        self.optimizers["generative"] = self._generative_optimizer()
 
     def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self.train_data.batch(indices)
@@ -177,106 +180,23 @@ class Trainer:
                 x, y = self.train_data.batch(part)
                 yield (x.flip(-1) if flip else x).to(self.device), y.to(self.device)
 
-    @torch.no_grad()
-    def _end_epoch(self, epoch: int, draw: bool) -> dict[str, float]:
-        """Draws the grid; gives the averaged model's squared error per value on up to 512 valid examples."""
+    def _look(self, epoch: int, draw: bool) -> dict[str, float]:
+        seconds = {"seconds": float(round(self.elapsed))}
         if self.valid_data is None or len(self.valid_data) == 0:
-            return {}
+            return seconds
         with torch.random.fork_rng():
             if draw and self.folder is not None and self.is_image:
                 write_grid(self.average, self.valid_data, self.folder / "grids" / f"epoch-{epoch:03d}.png")
-            indices = torch.linspace(0, len(self.valid_data) - 1, min(512, len(self.valid_data))).long()
-            total = 0.0
-            for part in indices.split(128):
-                x = self.valid_data.batch(part)[0].to(self.device)
-                decoded = self.average.decode(self.average.encode(x))
-                total += (decoded - x).square().flatten(1).mean(1).sum().item()
-        return {"valid_mse": total / len(indices)}
-
-    def _identity(self) -> dict[str, Any]:
-        """The values that a resumed run must have in common with the one before."""
-        return {**self.record, "trainer": to_dict(self.config), "data_fingerprint": self.train_data.fingerprint}
-
-    def _optimizer_names(self) -> list[str]:
-        return ["generative", *(game.name for game in self.objective.minimisations)]
-
-    def _save(self, batches: int) -> None:
-        assert self.folder is not None
-        tensors = resume.module_tensors(self.objective, "objective") | resume.module_tensors(self.average, "average")
-        for name, optimizer in zip(self._optimizer_names(), self.optimizers, strict=True):
-            tensors |= resume.optimizer_tensors(optimizer, name)
-        tensors["random.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        progress = {"elapsed": self.elapsed, "identity": resume.flat(self._identity())}
-        resume.save_checkpoint(self.folder / "checkpoints", batches, tensors, progress)
-
-    def _restore(self, resumed: bool) -> int:
-        """Puts the newest checkpoint in place, or starts the random numbers; gives the number of batches done."""
-        torch.manual_seed(self.config.seed)
-        folder = None if self.folder is None else self.folder / "checkpoints"
-        if folder is None or not folder.exists():
-            return 0
-        found = resume.load_latest(folder) if resumed else shutil.rmtree(folder)
-        if found is None:
-            return 0
-        tensors, progress = found
-        resume.check_identity(self._identity(), progress["identity"], folder)
-        if int(progress["batches"]) > self.rest_at:
-            self._begin_rest(resumed=True)
-        resume.load_module_tensors(self.objective, "objective", tensors)
-        resume.load_module_tensors(self.average, "average", tensors)
-        for name, optimizer in zip(self._optimizer_names(), self.optimizers, strict=True):
-            resume.load_optimizer_tensors(optimizer, name, tensors)
-        torch.set_rng_state(tensors["random.cpu"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
-        self.elapsed = float(progress["elapsed"])
-        return int(progress["batches"])
+            return {"valid_mse": squared_error(self.average, self.valid_data), **seconds}
 
     def _finish(self) -> AttributeModel:
-        model = self.average.eval()
-        _set_memory_format(model, torch.contiguous_format)
+        model = self.average.eval().to(memory_format=torch.contiguous_format)
         for fit in self.objective.at_end:
             fit(model, self._all_examples())
         model.finalize(self._all_examples())
         if self.folder is not None:
-            model.save_pretrained(self.folder / "model", extra={"training.json": self._training_record()})
+            about = {"examples": len(self.train_data), "elapsed_seconds": round(self.elapsed, 1)}
+            versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
+            about |= {"device": str(self.device), "versions": {"python": platform.python_version(), **versions}}
+            model.save_pretrained(self.folder / "model", extra={"training.json": {**identity(self), **about}})
         return model
-
-    def _training_record(self) -> dict[str, Any]:
-        libraries = ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")
-        return {
-            **self.record,
-            "trainer": to_dict(self.config),
-            "examples": len(self.train_data),
-            "data_fingerprint": self.train_data.fingerprint,
-            "elapsed_seconds": round(self.elapsed, 1),
-            "device": str(self.device),
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
-        }
-
-
-def batch_order(size: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the data: a permutation (size,) that depends on seed and epoch alone."""
-    generator = torch.Generator().manual_seed((seed * 10_007 + epoch) % 2**32)
-    return torch.randperm(size, generator=generator)
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float, batch: int) -> None:
-    """Average ← decay · average + (1 − decay) · model, for weights and floating buffers (batch norm's too).
-
-    Early on the decay is bounded by (1 + batch) / (10 + batch), so that the start is forgotten. Integers are copied.
-    """
-    weight = 1 - min(decay, (1 + batch) / (10 + batch))
-    current = model.state_dict()
-    for key, value in average.state_dict().items():
-        if value.is_floating_point() and weight < 1:
-            value.lerp_(current[key], weight)
-        else:
-            value.copy_(current[key])
-
-
-def _set_memory_format(module: nn.Module, memory_format: torch.memory_format) -> None:
-    module.to(memory_format=memory_format)

@@ -9,10 +9,21 @@ from PIL import Image
 
 from csvae_hub.editing import blending
 from csvae_hub.editing.alignment import Similarity, warped
-from csvae_hub.editing.blending import FEATHER, add_change, feather, replace_crop
+from csvae_hub.editing.blending import FEATHER, FLOOR, WEAK, feather, layer, put_back
 
 S = 16
 MODES = ["L", "LA", "RGB", "RGBA"]
+SIZE = 64
+"""Of the crops whose layers are looked at."""
+
+
+def add_change(picture, change, transform):
+    zero = torch.zeros_like(change)
+    put_back(picture, layer(change, zero, zero, "difference"), transform)
+
+
+def replace_crop(picture, crop, transform):
+    put_back(picture, layer(crop, crop, crop, "whole"), transform)
 
 
 def placed(degrees=20.0, side=60.0, middle=(50.0, 40.0)):
@@ -167,3 +178,103 @@ def test_a_crop_beyond_the_photo_changes_nothing(middle):
     picture = photo()
     add_change(picture, torch.ones(3, S, S), placed(middle=middle))
     assert picture.tobytes() == photo().tobytes()
+
+
+# -- what changed -------------------------------------------------------------------------------------------------
+
+
+def smooth(seed, size=SIZE, low=0.2, high=0.7):
+    """Something as smooth as a decoded face."""
+    values = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return low + (high - low) * torch.nn.functional.interpolate(values, (size, size), mode="bilinear")[0]
+
+
+def edited_in(own, top=20, left=24, height=12, width=14, by=0.3):
+    edited = own.clone()
+    edited[:, top : top + height, left : left + width] += by
+    return edited
+
+
+def distance_to(mask):
+    """Of each pixel to the nearest of a mask, in pixels of the longer side."""
+    there = mask.nonzero().float()
+    places = torch.stack(torch.meshgrid(*map(torch.arange, mask.shape), indexing="ij"), -1).flatten(0, 1).float()
+    return torch.cdist(places, there, p=float("inf")).amin(1).view(mask.shape)
+
+
+def test_a_changed_place_is_the_decoded_face_itself_and_beyond_the_smoothing_the_layer_is_0():
+    own = smooth(0)
+    edited = edited_in(own)
+    found = layer(edited, own, own, "changed")
+    apart = distance_to((edited - own).abs().amax(0) > 0)
+    assert (found[:, apart > 6] == 0).all()
+    inside = distance_to((edited - own).abs().amax(0) == 0) > 2
+    assert (found[3, inside] > 1 - 1e-5).all()
+    assert (found[3, apart == 0] > 0.85).all()  # no ghost of what was there at the edge
+    assert (found[:3] - edited)[:, inside].abs().max() < 1e-4
+    assert ((found[3] >= 0) & (found[3] < 1 + 1e-5)).all()
+    assert found[3].diff(dim=0).abs().max() < 0.5  # no seam
+
+
+def test_the_photos_own_detail_goes_where_the_change_is_strong_and_stays_where_it_is_weak():
+    own = smooth(0)
+    detail = torch.where(torch.arange(SIZE) % 2 == 0, 0.1, -0.1).expand(3, SIZE, SIZE)
+    edited = edited_in(edited_in(own, by=0.4), top=45, by=2.2 * WEAK * 0.4)
+    colour, opacity = layer(edited, own, own + detail, "changed").split([3, 1])
+    after = (own + detail) * (1 - opacity) + colour
+    strong, weak, apart = np.s_[:, 24:28, 28:34], np.s_[:, 49:53, 28:34], np.s_[:, :10]
+    rough = [(after - own)[place].diff(dim=2).abs().mean().item() for place in (strong, weak, apart)]
+    assert rough[0] < 0.01
+    assert rough[1] == pytest.approx(0.2, rel=0.1)
+    assert rough[2] == pytest.approx(0.2, rel=1e-3)
+    assert (after - own - detail)[weak].mean() == pytest.approx(2.2 * WEAK * 0.4, rel=0.1)
+
+
+def test_nothing_below_the_floor_and_no_tint_beside_a_strong_change():
+    own = smooth(0)
+    assert not layer(own + 0.95 * FLOOR, own, own, "changed").any()
+    assert not layer(own, own, own, "changed").any()
+    tinted = edited_in(own, by=0.5) + 0.9 * WEAK * 0.5
+    assert not layer(tinted, own, own, "changed")[:, :, :16].any()
+    assert layer(tinted, own, own, "difference")[:3, :, :16].any()
+
+
+def test_the_decoded_face_takes_the_colours_of_the_photo_around_it():
+    own, cast = smooth(0), torch.tensor([0.1, -0.05, 0.02])[:, None, None]
+    edited = edited_in(own)
+    crop = own + cast
+    crop[:, 22:30, 26:36] -= 0.5  # a thing under the edit that the model did not draw
+    colour, opacity = layer(edited, own, crop, "changed").split([3, 1])
+    after = crop * (1 - opacity) + colour
+    assert (after - edited - cast)[:, 24:28, 28:34].abs().max() < 0.02
+
+
+def test_a_stronger_edit_shows_more_without_a_jump():
+    own = smooth(0)
+    direction = edited_in(own, by=1.0) - own
+    layers = [layer(own + s * direction, own, own, "changed") for s in torch.linspace(0, 0.3, 61)]
+    steps = [(b - a).abs().max().item() for a, b in zip(layers, layers[1:], strict=False)]
+    assert max(steps) < 0.2
+    shown = [found[3].sum().item() for found in layers]
+    assert np.diff(shown).min() > -1e-3
+    assert shown[-1] > 100
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("degrees", [0, 33])
+def test_a_photo_is_changed_near_the_edit_alone(mode, degrees):
+    picture, transform = photo(mode), placed(degrees, side=80)
+    own = smooth(0, S)
+    edited = edited_in(own, 6, 6, 4, 4)
+    result = picture.copy()
+    put_back(result, layer(edited, own, own, "changed"), transform)
+    places = transform(np.stack(np.mgrid[: picture.height, : picture.width][::-1], -1) + 0.5)
+    near = (np.abs(places - 8) < 2 + 4).all(-1)
+    assert np.array_equal(np.asarray(result)[~near], np.asarray(picture)[~near])
+    assert not np.array_equal(np.asarray(result), np.asarray(picture))
+
+
+@pytest.mark.parametrize("paste", ["", "all", None])
+def test_an_unknown_way_is_refused(paste):
+    with pytest.raises(ValueError, match="paste: expected changed, difference, whole, got"):
+        blending.check_paste(paste)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from PIL import Image
 
 from csvae_hub import FaceEditor
 from csvae_hub.config import BackboneConfig, ModelConfig
-from csvae_hub.editing import Face
+from csvae_hub.editing import Face, UnchangedWarning
 from csvae_hub.editing.alignment import aligned, fit
+from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import FaceError, ImageError, MissingExtraError, NoFaceError, UnknownAttributeError
 from csvae_hub.images import CELEBA_LANDMARKS, Preprocessor
 from csvae_hub.models import create_model, list_models
@@ -90,11 +93,11 @@ def crop_box(landmarks):
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-@pytest.mark.parametrize("detail", [True, False])
-def test_the_face_alone_is_changed_and_mode_alpha_and_information_come_back(editor, mode, detail):
+@pytest.mark.parametrize("paste", get_args(Paste))
+def test_the_face_alone_is_changed_and_mode_alpha_and_information_come_back(editor, mode, paste):
     photo = noise(mode)
     photo.info |= {"icc_profile": b"profile", "exif": b"Exif\0\0"}
-    edited = editor.edit(photo, {"Smiling": 1.0}, detail=detail)
+    edited = editor.edit(photo, {"Smiling": 1.0}, paste=paste)
     assert (edited.mode, edited.size) == (photo.mode, photo.size)
     assert edited.info["icc_profile"] == b"profile"
     assert edited.info["exif"] == b"Exif\0\0"
@@ -167,18 +170,18 @@ def test_the_change_of_the_decoded_face_is_added_to_the_photo(name, shape):
         change = (model.decode(moved) - model.decode(opened.latents)).expand(-1, 3, -1, -1)
     fine = torch.nn.functional.interpolate(change, (64, 64), mode="bicubic", antialias=True)[0]
     expected = (128 + 255 * fine).round().clamp(0, 255)[:, 12:52, 12:52].movedim(0, -1)
-    found = np.asarray(opened.render(moved), dtype=int)[12:52, 12:52]
+    found = np.asarray(opened.render(moved, paste="difference"), dtype=int)[12:52, 12:52]
     assert np.abs(found - expected.numpy()).max() <= 1
     assert np.abs(found - 128).max() > 2
 
 
 @pytest.mark.parametrize("name", list_models())
-@pytest.mark.parametrize("detail", [True, False])
-def test_own_latents_change_no_pixel(name, detail):
+@pytest.mark.parametrize("paste", get_args(Paste))
+def test_own_latents_change_no_pixel(name, paste):
     photo = noise()
     opened = FaceEditor(build(name), Fixed(NEAR, FAR)).open(photo, face="all")
-    assert same(opened.render(opened.latents, detail=detail), photo)
-    assert same(opened.edit({}, detail=detail), photo)
+    assert same(opened.render(opened.latents, paste=paste), photo)
+    assert same(opened.edit({}, paste=paste), photo)
     assert opened.edit({}) is not photo
 
 
@@ -192,6 +195,39 @@ def test_true_and_false_leave_a_face_that_is_so_already_and_numbers_do_not(name)
     if name == "csvae":
         assert not same(opened.edit({"Smiling": float(present)}), photo)
         assert not same(opened.edit({"Smiling": "sample"}, generator=torch.Generator().manual_seed(0)), photo)
+
+
+def test_an_edit_that_changes_nothing_says_so(model, tmp_path):
+    editor = FaceEditor(model, Fixed(NEAR, FAR))
+    noise().save(tmp_path / "a.png")
+    opened = editor.open(tmp_path / "a.png", face="all")
+    opened.latents = replace(opened.latents, y=torch.tensor([[0.73, 0, 0], [0.1, 0, 0]]))
+    line = "Smiling: already so, by q(y|x) = {}; nothing changed: use a number to move it"
+    assert opened.unchanged({"Smiling": True, "Hat": 1.0}) == (f"face 0: {line.format('0.73')}",)
+    assert opened.unchanged({"Smiling": np.bool_(False), "Hat": "sample"}) == (f"face 1: {line.format('0.90')}",)
+    assert opened.unchanged({}) == opened.unchanged({"Smiling": 1.0}) == ()
+    (weak,) = opened.unchanged({"Smiling": 0.7}, opened.edit({}))
+    assert weak.startswith("nothing changed: the edit hardly moves the decoded face")
+
+    largest = editor.open(noise()).latents.y[0, 0].item()
+    sure, there = max(largest, 1 - largest), largest > 0.5
+    words = re.escape(f"{tmp_path / 'a.png'}: {line.format(f'{sure:.2f}')}")
+    with pytest.warns(UnchangedWarning, match=f"^{words}$") as told:
+        edited = editor.edit(tmp_path / "a.png", {"Smiling": there})
+    assert told[0].filename == __file__
+    assert same(edited, noise())
+    for values in ({"Smiling": not there}, {"Smiling": "sample"}, {"Smiling": there, "Hat": 2.0}, {}):
+        editor.edit(tmp_path / "a.png", values)  # warnings are errors in these tests
+
+
+def test_the_older_name_of_two_ways_is_taken(editor):
+    opened = editor.open(noise())
+    for detail, paste in ((True, "difference"), (False, "whole")):
+        expected = opened.edit({"Hat": 1.0}, paste=paste)
+        assert same(opened.edit({"Hat": 1.0}, detail=detail), expected)
+        assert same(editor.edit(noise(), {"Hat": 1.0}, detail=detail), expected)
+    with pytest.raises(ValueError, match="paste: expected changed, difference, whole, got 'detail'"):
+        editor.edit(noise(), {"Hat": 1.0}, paste="detail")
 
 
 def test_a_face_that_is_so_already_keeps_its_latents_beside_one_that_is_not(editor):
@@ -224,7 +260,7 @@ def test_the_decoded_face_itself_replaces_the_photos_without_detail(editor, mode
     moved = model.edit(opened.latents, {"Hat": 2.0})
     with torch.no_grad():
         face = torch.nn.functional.interpolate(model.decode(moved), (64, 64), mode="bicubic", antialias=True)[0]
-    found = np.asarray(opened.render(moved, detail=False), dtype=int)[12:52, 12:52]
+    found = np.asarray(opened.render(moved, paste="whole"), dtype=int)[12:52, 12:52]
     assert np.abs(found - (255 * face.clamp(0, 1)[:, 12:52, 12:52]).movedim(0, -1).numpy()).max() <= 1
 
 
@@ -255,12 +291,12 @@ def test_given_landmarks_need_no_detector_and_keep_their_order(model, monkeypatc
 
 def test_overlapping_faces_are_edited_one_after_another(model):
     editor, photo = FaceEditor(model, Fixed(NEAR, NEAR + (20, 5))), noise()
-    both = editor.edit(photo, {"Hat": 1.0}, face="all")
+    both = editor.edit(photo, {"Hat": 1.0}, face="all", paste="difference")
     opened = editor.open(photo, face="all")
-    first = editor.open(photo, face=0).edit({"Hat": 1.0})
+    first = editor.open(photo, face=0).edit({"Hat": 1.0}, paste="difference")
     second = FaceEditor(model).open(first, landmarks=opened.faces[1].landmarks)
     second.latents = opened.latents[1]
-    assert nearly(both, second.edit({"Hat": 1.0}))
+    assert nearly(both, second.edit({"Hat": 1.0}, paste="difference"))
 
 
 def test_of_all_faces_those_that_cannot_be_edited_are_left_out_and_told(model):
@@ -301,7 +337,12 @@ def test_a_list_takes_landmarks_photo_by_photo(model):
     ("found", "options", "error", "words"),
     [
         ([], {}, NoFaceError, r"^no face found in this photo of 180×120 pixels: give its five landmarks, edit it as a"),
-        ([NEAR], {"face": 2}, FaceError, "^face: expected a number below 1, since so many faces are found, got 2$"),
+        (
+            [NEAR],
+            {"face": 2},
+            FaceError,
+            "^face: expected a number below 1, since so many faces are found, got 2: choose 0$",
+        ),
         ([NEAR], {"face": -1}, ValueError, "^face: expected 'largest', 'all' or a number from 0, got -1$"),
         ([NEAR], {"face": "first"}, ValueError, "^face: expected 'largest', 'all' or a number from 0, got 'first'$"),
         ([NEAR], {"face": True}, ValueError, "^face: expected 'largest', .* got True$"),

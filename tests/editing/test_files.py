@@ -187,7 +187,7 @@ def test_one_face_a_file_is_all_that_fits_without_the_photo(editor):
 def test_memory_is_bounded_by_what_is_in_work(tmp_path, editor, monkeypatch):
     """However many files there are, few are open at once."""
     jobs = drawn_photos(tmp_path / "in", [1] * 24)
-    seen, most, prepare = [], [], batches.Photos.prepare
+    seen, most, prepare = [], [], batches.BatchEditor.prepare
 
     def watched(self, picture):
         aligned = prepare(self, picture)
@@ -195,7 +195,7 @@ def test_memory_is_bounded_by_what_is_in_work(tmp_path, editor, monkeypatch):
         most.append(sum(one() is not None for one in seen))
         return aligned
 
-    monkeypatch.setattr(batches.Photos, "prepare", watched)
+    monkeypatch.setattr(batches.BatchEditor, "prepare", watched)
     edit_files(editor, {"A": 1.0}, jobs, batch_size=2)
     assert len(most) == 24
     assert max(most) <= files.AHEAD + 1 + 3 * 2

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from csvae_hub.training.options import TrainerConfig, learning_rate_factor
 from torch import nn
 
 from csvae_hub.errors import ConfigError
-from csvae_hub.training.options import TrainerConfig, learning_rate_factor
 from csvae_hub.training.trainer import batch_order, update_average
 
 CONFIG = TrainerConfig(warmup_steps=3)

@@ -6,9 +6,9 @@ from dataclasses import fields
 
 import pytest
 import torch
+from csvae_hub.training.objective import WEIGHTS, ObjectiveConfig, disturbed
 
 from csvae_hub.errors import ConfigError
-from csvae_hub.training.objective import WEIGHTS, ObjectiveConfig, disturbed
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

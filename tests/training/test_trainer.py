@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from csvae_hub.training.objective import Objective, ObjectiveConfig
+from csvae_hub.training.options import TrainerConfig, learning_rate_factor
 from torch import nn
 
+from csvae_hub.classifier import AttributeClassifier
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import ConfigError, MissingExtraError
-from csvae_hub.evaluation.classifier import AttributeClassifier
 from csvae_hub.hub import save_weights
 from csvae_hub.models import create_model
 from csvae_hub.models.latents import Latents
-from csvae_hub.training.objective import Objective, ObjectiveConfig
-from csvae_hub.training.options import TrainerConfig, learning_rate_factor
 from csvae_hub.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ from csvae_hub.training.steps import Part, Step
 def confusion(q_y: Independent) -> Tensor:
     r"""$\sum_i KL(½ \,\|\, q_\delta(y_i \mid z))$ (Tzeng et al. 2015): k Bernoullis to (B,).
 
-    Least where the entropy is greatest. Where the adversary is sure, the entropy's gradient vanishes and this one stays.
+    Least where the entropy is greatest. Where the adversary is sure, the entropy's gradient vanishes, not this one.
     """
     logits: Tensor = q_y.base_dist.logits
     return (-0.5 * (F.logsigmoid(logits) + F.logsigmoid(-logits)) - math.log(2)).sum(-1)

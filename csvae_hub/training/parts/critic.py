@@ -60,9 +60,9 @@ class Network(nn.Module):
 class Critic(Part):
     r"""D with its own optimiser, and three terms of the model.
 
-    realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. matching: the mean distance between the critic's features
-    of $\hat x$ and x. locality: the changes that an edit makes beside the attribute, $|x' - \hat x|$ by mean and a tenth of
-    the squared distance between z and the code of x'.
+    realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. matching: the mean distance between the critic's
+    features of $\hat x$ and x. locality: what an edit changes, $|x' - \hat x|$ by mean and a tenth of the squared
+    distance between z and the code of x'.
     """
 
     Options = Options

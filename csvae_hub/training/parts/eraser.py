@@ -20,7 +20,7 @@ class Options:
 
 
 class Eraser(Part):
-    """Keeps the running moments of the model's `LinearEraser` (`model.erase`), and sets them from all data at the end."""
+    """Keeps the running moments of the model's `LinearEraser` (`model.erase`), and fits it at the end."""
 
     Options = Options
 

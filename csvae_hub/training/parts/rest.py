@@ -64,7 +64,7 @@ class Rest(Part):
         objective.begin_rest = lambda examples: _begin(objective, examples)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        """In the rest, `consistency` of edits by the model's own q(y | x), whose gradient reaches the pictures alone."""
+        """In the rest, `consistency` by the model's own q(y | x); its gradient reaches the pictures alone."""
         model = step.objective.model
         if not step.objective.at_rest or not self.options.weight:
             return {}
@@ -107,9 +107,10 @@ def disturbed(images: Tensor) -> Tensor:
 def _begin(objective: Objective, examples: Examples | None) -> None:
     model = objective.model
     objective.at_rest = [model.q_z.requires_grad_(False), model.q_y.requires_grad_(False)]
-    model.backbone.encode = _frozen(model.backbone)  # of this copy of the model; the averaged one has its own
-    for fit in objective.fit_at_rest if examples is not None else ():
-        fit(examples)
+    setattr(model.backbone, "encode", _frozen(model.backbone))  # noqa: B010  of this copy of the model; the averaged one has its own
+    if examples is not None:
+        for fit in objective.fit_at_rest:
+            fit(examples)
 
 
 def _frozen(backbone: Backbone) -> Callable[[Tensor], Tensor]:
@@ -117,6 +118,7 @@ def _frozen(backbone: Backbone) -> Callable[[Tensor], Tensor]:
     encode = backbone.encode
 
     def features(x: Tensor) -> Tensor:
+        """Features of x as constants."""
         training = backbone.training
         backbone.eval()
         with torch.no_grad():

@@ -13,7 +13,8 @@ import torch
 from click.testing import CliRunner
 from hub_setting import ALICE, REQUIRED, SERVER, files, load, same
 
-from csvae_hub import cli_hub, hub
+from csvae_hub import hub
+from csvae_hub.cli import main
 from csvae_hub.errors import HubError, HubRepoNotFoundError, HubTokenError, UnsafeWeightsError
 from csvae_hub.hub.upload import is_stamped
 
@@ -199,7 +200,7 @@ def test_processes_share_one_cache(repo, folder, tmp_path):
 def test_csvae_push_and_download(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", ALICE)
     options = ["--private", "--tag", "v1", "-m", "From a shell", "--license", "mit", "--dataset", "alice/hats"]
-    pushed = CliRunner().invoke(cli_hub.push, [str(folder), "alice/shell", *options], catch_exceptions=False)
+    pushed = CliRunner().invoke(main, ["push", str(folder), "alice/shell", *options], catch_exceptions=False)
     assert pushed.exit_code == 0, pushed.output
     repo = SERVER.repos["alice/shell"]
     assert (repo.private, list(repo.tags), repo.messages[-1]) == (True, ["v1"], "From a shell")
@@ -208,20 +209,20 @@ def test_csvae_push_and_download(folder, tmp_path, monkeypatch):
     assert "license: mit" in card
     assert "- alice/hats" in card
     target = tmp_path / "here"
-    command = ["hf-hub:alice/shell", "-o", str(target), "--revision", "v1"]
-    fetched = CliRunner().invoke(cli_hub.download, command, catch_exceptions=False)
+    command = ["download", "hf-hub:alice/shell", "-o", str(target), "--revision", "v1"]
+    fetched = CliRunner().invoke(main, command, catch_exceptions=False)
     assert fetched.output == f"{target}\n"
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {
         name: content for name, content in files("alice/shell").items() if name != ".gitattributes"
     }
     assert not any(path.is_symlink() for path in target.iterdir())
     cached = CliRunner().invoke(
-        cli_hub.download, ["alice/shell", "--offline", "--revision", "v1"], catch_exceptions=False
+        main, ["download", "alice/shell", "--offline", "--revision", "v1"], catch_exceptions=False
     )
     assert json.loads((Path(cached.output.strip()) / "training.json").read_text()) == {"trainer": {"epochs": 3}}
 
 
 def test_csvae_push_of_a_tagged_pull_request_is_wrong_use(folder):
-    wrong = CliRunner().invoke(cli_hub.push, [str(folder), "alice/x", "--tag", "v1", "--create-pr"])
+    wrong = CliRunner().invoke(main, ["push", str(folder), "alice/x", "--tag", "v1", "--create-pr"])
     assert wrong.exit_code == 2
     assert "a pull request has no commit to tag" in wrong.output

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from csvae_hub.training.objective import Objective, ObjectiveConfig
+from csvae_hub.training.options import TrainerConfig, learning_rate_factor
 
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import CSVAE, create_model
-from csvae_hub.training.objective import Objective, ObjectiveConfig
-from csvae_hub.training.options import TrainerConfig, learning_rate_factor
 from csvae_hub.training.trainer import Trainer
 
 NAMES = ("Above", "Left")

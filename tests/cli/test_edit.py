@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from csvae_hub import FaceEditor
+from csvae_hub.editing import UnchangedWarning
 from csvae_hub.images import to_picture
 from csvae_hub.models import AttributeModel
 
@@ -90,7 +91,10 @@ def test_grey_stays_grey_and_alpha_stays(run, weights, photos, mode):
 
 def test_a_value_can_be_another_photo(run, weights, photos, editor):
     run("edit", "photos/two.jpg", "Smiling=photos/one.png", "-o", "out.png", "--model", weights)
-    expected = editor.edit("photos/two.jpg", {"Smiling": editor.open("photos/one.png").latents})
+    with pytest.warns(
+        UnchangedWarning, match="photos/two.jpg: nothing changed: the edit hardly moves"
+    ):  # the same face
+        expected = editor.edit("photos/two.jpg", {"Smiling": editor.open("photos/one.png").latents})
     assert np.array_equal(pixels("out.png"), np.array(expected))
     result = run("edit", "photos/two.jpg", "Smiling=photos/none.png", "-o", "o.png", "--model", weights, code=1)
     assert "photos/none.png: no face found" in result.stderr
@@ -102,6 +106,20 @@ def test_true_leaves_a_face_that_has_it_and_a_number_does_not(run, weights, phot
     assert np.array_equal(pixels("same.png"), pixels("photos/one.png"))
     run("edit", "photos/one.png", f"Smiling={int(there)}", "-o", "other.png", "--model", weights)
     assert not np.array_equal(pixels("other.png"), pixels("photos/one.png"))
+
+
+def test_edits_that_change_nothing_are_told(run, weights, photos, editor):
+    photo = editor.open("photos/one.png")
+    sure = photo.latents.y[0, 1].item()
+    values = [f"Smiling={sure > 0.5}", "Eyeglasses=5"]
+    line = f"Smiling: already so, by q(y|x) = {max(sure, 1 - sure):.2f}; nothing changed: use a number to move it"
+    for given in (values, values[:1]):
+        result = run("edit", photos, *given, "-o", "out", "--model", weights, "--json", code=1)
+        report = json.loads(result.stdout)
+        assert report["edited"][0]["unchanged"] == [line]
+        assert f"unchanged: photos/one.png: {line}" in result.stderr
+    result = run("edit", photos, values[1], "-o", "out", "--model", weights, "--json", code=1)
+    assert "unchanged" not in result.output
 
 
 def test_a_photo_is_written_as_it_was_packed_and_described(run, weights, photos):

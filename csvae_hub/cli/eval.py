@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from csvae_hub.cli.common import FilePath, check_device, device_option, echo
+
 if TYPE_CHECKING:
     from csvae_hub.data import AttributeData
     from csvae_hub.models import AttributeModel
+
+
+SEED = click.IntRange(0, 2**32 - 1)
 
 
 @click.command("eval")
@@ -18,22 +23,28 @@ if TYPE_CHECKING:
 @click.option(
     "--data", required=True, help="A folder of labelled pictures with three splits, or the name of drawn data."
 )
-@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="evaluation.json")
+@click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The figures, as JSON.")
 @click.option("--compare", "others", multiple=True, metavar="MODEL", help="Another model; may be given several times.")
-@click.option("--judge", type=click.Path(exists=True, file_okay=False), help="A trained judge.  [default: train one]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the judge, the probes and the samples.")
-@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="A folder for figures.")
+@click.option("--judges", type=click.Path(exists=True, file_okay=False), help="Trained judges.  [default: train them]")
+@click.option("--photos", type=click.IntRange(min=0), default=300, show_default=True, help="Edited as photos; 0: none.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the judges, the probes and the samples.")
+@click.option("--plots", type=FilePath(file_okay=False), help="A folder for plots.")
 @click.option(
-    "--examples", type=click.IntRange(min=1), default=10_000, show_default=True, help="A split, of drawn data."
+    "--examples",
+    type=click.IntRange(min=1),
+    default=10_000,
+    show_default=True,
+    help="Pictures in each split of drawn data.",
 )
-@click.option("--data-seed", type=int, default=0, show_default=True, help="Of drawn data.")
-@click.option("--device", help="cpu, cuda, cuda:1, …  [default: CUDA where there is one]")
-def eval_command(
+@click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of drawn data.")
+@device_option
+def command(
     model_name: str,
     data: str,
     output: Path,
     others: tuple[str, ...],
-    judge: str | None,
+    judges: str | None,
+    photos: int,
     seed: int,
     plots: Path | None,
     examples: int,
@@ -42,7 +53,10 @@ def eval_command(
 ) -> None:
     """Measure MODEL: reconstruction, bound, edits, variety and leakage, on the test split.
 
-    With --compare all models are measured with one judge on the same data, and OUTPUT holds {"models": {NAME: ...}}.
+    The figures are written to OUTPUT, and to evaluation.json in the weights folder, where `csvae info` and `csvae push`
+    find them. Packaged models and models of the Hub stay as they are.
+
+    With --compare all models are measured with the same judges and data, and OUTPUT holds {"models": {NAME: ...}}.
     They need the same attributes and the same size of pictures.
     """
     names = (model_name, *others)
@@ -52,11 +66,13 @@ def eval_command(
     check_device(device)
     from csvae_hub import hub
     from csvae_hub.data import load_data
-    from csvae_hub.evaluation import AttributeClassifier, compare, comparison_table, evaluate, markdown_table
+    from csvae_hub.evaluation import Judges, compare, comparison_table, evaluate, markdown_table
     from csvae_hub.evaluation.compare import check_comparable
     from csvae_hub.models import AttributeModel
 
-    models = {name: AttributeModel.from_pretrained(name, device=device) for name in names}
+    folders = {name: hub.resolve(name) for name in names}
+    copies = {name: _own_file(folder) for name, folder in folders.items()}
+    models = {name: AttributeModel.from_pretrained(folder, device=device) for name, folder in folders.items()}
     try:
         check_comparable(models)
     except ValueError as error:
@@ -67,22 +83,52 @@ def eval_command(
         load_data(data, attributes=model.attributes, split=split, image_size=size, examples=examples, seed=data_seed)
         for split in ("train", "valid", "test")
     ]
-    trained = AttributeClassifier.load(judge) if judge else None
+    options: dict[str, Any] = {"judges": Judges.load(judges) if judges else None, "seed": seed}
+    if photos:
+        from csvae_hub.editing.aligned import put_back
+
+        options |= {"put_back": put_back, "photos": photos}
 
     def say(line: str) -> None:
-        click.echo(line, err=True)
+        echo(line, err=True)
 
     output.parent.mkdir(parents=True, exist_ok=True)
     if others:
-        results = compare(models, splits[0], splits[1], splits[2], trained, seed=seed, progress=say)
+        results = compare(models, splits[0], splits[1], splits[2], **options, progress=say)
         hub.write_json(output, {"models": results})
-        click.echo(comparison_table(results))
+        table = comparison_table(results)
     else:
-        results = {model_name: evaluate(model, splits[0], splits[1], splits[2], trained, seed=seed, progress=say)}
+        results = {model_name: evaluate(model, splits[0], splits[1], splits[2], **options, progress=say)}
         hub.write_json(output, results[model_name])
-        click.echo(markdown_table(results[model_name]))
+        table = markdown_table(results[model_name])
+    for line in table.splitlines():
+        echo(line)
+    for name, copy in copies.items():
+        say(_write_copy(name, copy, output, results[name]))
     if plots is not None:
         draw(plots, models, results, splits[2], say)
+
+
+def _own_file(folder: Path) -> Path | None:
+    """Gives evaluation.json of a user's weights folder; None for a packaged model and in the Hub's cache."""
+    from csvae_hub.hub.folder import PACKAGED
+    from csvae_hub.hub.safe_files import inside, of_repo
+
+    path = inside(folder, "evaluation.json")
+    return None if folder.resolve().parent == PACKAGED.resolve() or of_repo(path) else path
+
+
+def _write_copy(name: str, copy: Path | None, output: Path, result: Mapping[str, Any]) -> str:
+    """Writes the figures of a model to its folder. Gives a line that says so, or why not."""
+    from csvae_hub import hub
+
+    if copy is None:
+        return f"{name}: the figures are in {output} only, since this is a packaged model or one of the Hub"
+    try:
+        hub.write_json(copy, result)
+    except OSError as error:
+        return f"{name}: the figures are in {output} only: {error}"
+    return f"{name}: the figures are in {copy}"
 
 
 def draw(
@@ -92,9 +138,9 @@ def draw(
     data: AttributeData,
     say: Callable[[str], None],
 ) -> None:
-    """Writes what `csvae_hub.plotting` can draw of these models, and says what it can't.
+    """Draws the figures of `csvae_hub.plotting` for these models, and names each that can't be drawn.
 
-    Faces over a plane are drawn of drawn data only, so that no photo of a person lands in a folder unasked.
+    Draws faces over a plane for drawn data only, so that no photo of a person lands in a folder unasked.
     """
     from csvae_hub import plotting
     from csvae_hub.evaluation.encoding import encode_data
@@ -120,14 +166,3 @@ def draw(
                     model, codes[:1].to(model.device), attribute, examples=codes
                 ),
             )
-
-
-def check_device(device: str | None) -> None:
-    """Refuses, as wrong use, a device that torch can't put a tensor on; None is torch's own choice."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise click.UsageError(f"--device {device}: expected cpu, cuda or cuda:N ({reason})") from error

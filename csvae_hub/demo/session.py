@@ -1,8 +1,9 @@
-"""One visitor's photo and what its faces are set to. Knows nothing of the page that shows it."""
+"""One visitor's photo and the changes of its faces, independent of the page."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 
 from csvae_hub.demo.plane import SIDE, Plane, Point, decoded_faces, with_marks
-from csvae_hub.editing import FaceEditor, OpenPhoto
+from csvae_hub.editing import EncodedPhoto, FaceEditor
+from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError
 from csvae_hub.images import open_picture, to_picture
 from csvae_hub.models import Latents
@@ -23,15 +25,15 @@ LARGE = 0.4
 """Share of the photo's shorter side from which on a face needs no close-up."""
 MAX_PIXELS = 50_000_000
 LOWEST, HIGHEST = -0.5, 1.5
-"""How far a slider goes: a little beyond absent, 0, and present, 1."""
+"""Ends of a slider: a little beyond absent, 0, and present, 1."""
 
 
-class Sitting:
-    """A photo whose faces are found and encoded once, and the changes asked for.
+class Session:
+    """A photo whose faces are found and encoded once, and the changes that the visitor asked for.
 
     Changes are kept for each face; `face` is the number of the one that is being changed, `shown` the attribute whose
-    plane is. `close_up` says whether only the face's surroundings are, at first where it is small; `detail` whether the
-    photo's own detail is kept, as `FaceEditor.edit` tells. Whoever uses it from several threads holds `lock`.
+    plane is. `close_up` shows only the face's surroundings, at first where it is small; `paste` is the way to put
+    edits back, as in `FaceEditor.edit`. Whoever uses it from several threads holds `lock`.
 
     Args:
         editor: with the model.
@@ -56,17 +58,17 @@ class Sitting:
         self._picture = small
         self.face = 0
         self.shown = self.attributes[0]
-        self.detail = True
+        self.paste: Paste = "changed"
         self.close_up = self._view.faces[0].size < LARGE * min(size)
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """What can be changed, in the model's order."""
+        """The attributes, in the model's order."""
         return self.editor.model.attributes
 
     @property
     def has_planes(self) -> bool:
-        """Whether the model's subspaces are planes."""
+        """True if the model's subspaces are planes."""
         return self._view.latents.w.shape[-1] == 2
 
     def crops(self) -> list[Image.Image]:
@@ -79,6 +81,11 @@ class Sitting:
         """Sets an attribute of the face to a number, 0 absent and 1 present, and shows its plane."""
         self.show(name)
         self._changes[self.face][name] = float(value)
+
+    def turn(self, names: Sequence[str]) -> None:
+        """Moves the first of some attributes that the model has to the other end: a first edit, to be seen."""
+        for name in [name for name in names if name in self.attributes][:1]:
+            self.move(name, float(self.level(name) < 0.5))
 
     def show(self, name: str) -> None:
         """Shows the plane of an attribute."""
@@ -108,10 +115,11 @@ class Sitting:
     # -- what a visitor sees ----------------------------------------------------------------------------------------
 
     def level(self, name: str) -> float:
-        """Where an attribute of the face is between absent, 0, and present, 1, within what a slider can show."""
+        """The value of an attribute's slider: the one it was moved to, or else the model's, no further than 0 or 1."""
         change = self._changes[self.face].get(name)
-        level = change if isinstance(change, float) else self._level_of(name)
-        return round(min(max(level, LOWEST), HIGHEST), 2)
+        if isinstance(change, float):
+            return round(min(max(change, LOWEST), HIGHEST), 2)
+        return round(min(max(self._level_of(name), 0.0), 1.0), 2)
 
     def before(self) -> bytes:
         """The photo as it came, or the face's surroundings, as a JPEG of at most VIEW_SIDE pixels a side."""
@@ -123,7 +131,7 @@ class Sitting:
 
     @property
     def plane_is_quick(self) -> bool:
-        """Whether the faces of the shown plane are decoded already, or there is none."""
+        """True if the faces of the shown plane are decoded already, or there is no plane."""
         return not self.has_planes or self._cell_faces[0] == self._key()
 
     def plane(self) -> bytes:
@@ -148,8 +156,8 @@ class Sitting:
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 
-    def _rendered(self, opened: OpenPhoto) -> Image.Image:
-        return opened.render(self._edited(opened.latents), detail=self.detail)
+    def _rendered(self, opened: EncodedPhoto) -> Image.Image:
+        return opened.render(self._edited(opened.latents), paste=self.paste)
 
     def _edited(self, latents: Latents) -> Latents:
         """The faces' latents with each one's changes."""
@@ -179,7 +187,7 @@ class Sitting:
         return _point(absent, i), _point(present, i)
 
     def _key(self) -> tuple[Any, ...]:
-        """What the faces of the plane depend on."""
+        """Everything that the faces of the plane depend on."""
         others = {name: value for name, value in self._changes[self.face].items() if name != self.shown}
         return self.face, self.shown, others
 
@@ -197,7 +205,7 @@ class Sitting:
 
 
 def read_file(path: str | Path) -> bytes:
-    """What a file holds.
+    """The content of a file.
 
     Raises:
         ImageError: it is gone.

@@ -1,0 +1,151 @@
+"""`csvae edit`: attributes of faces in photos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from csvae_hub.cli import common
+
+if TYPE_CHECKING:
+    from csvae_hub.editing import FaceEditor, Job, Outcome
+    from csvae_hub.editing.selection import Which
+    from csvae_hub.models import AttributeModel
+
+VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a picture"
+
+
+@click.command("edit")
+@click.argument("arguments", nargs=-1, required=True, metavar="INPUTS... NAME=VALUE...")
+@click.option("-o", "--output", required=True, type=common.FilePath(), help="A picture, or a folder.")
+@click.option(
+    "--face",
+    type=common.FaceChoice("largest", "all"),
+    default="largest",
+    show_default=True,
+    help="The faces of a photo to edit; N counts from 0, largest first.",
+)
+@common.aligned_option
+@click.option(
+    "--keep-size/--no-keep-size",
+    default=True,
+    show_default=True,
+    help="Write the whole picture in its own size, or only the face, as the model draws it at its own size.",
+)
+@common.model_option
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
+@common.device_option
+@common.json_option
+def command(
+    arguments: tuple[str, ...],
+    output: Path,
+    face: Which,
+    aligned: bool,
+    keep_size: bool,
+    model_name: str,
+    batch_size: int,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Change attributes of the faces in photos.
+
+    INPUTS are files or folders. The pictures of a folder are written under the same names to the folder OUTPUT. An
+    input is overwritten only where OUTPUT is that very input. EXIF, XMP, colour profile and resolution are kept.
+
+    VALUE is True, False, a number (0 absent, 1 present, beyond exaggerates), coordinates in the attribute's subspace
+    (Eyeglasses=2.5,1.0), 'sample', or a picture to take the attribute from. True leaves a face unchanged that has the
+    attribute already, False one that lacks it. A number always draws the face anew.
+    """
+    for argument in arguments:
+        common.check_path(argument)
+    changes = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
+    inputs = [Path(argument) for argument in arguments if argument not in changes]
+    parsed = _parse_changes(changes)
+    if face == "all" and not keep_size:
+        raise click.UsageError("--no-keep-size writes one face a photo: leave out --face all, or give --face N")
+    from csvae_hub.editing import PlanError, edit_files, plan_files
+
+    try:
+        jobs = plan_files(inputs, output)
+    except PlanError as error:
+        raise click.UsageError(str(error)) from error
+    model = common.load_picture_model(model_name, device)
+    editor = common.editor_of(model, aligned)
+    values = {name: _value_for(editor, name, value) for name, value in parsed.items()}
+    with common.progress(len(jobs), "edited") as advance:
+        outcomes = edit_files(
+            editor, values, jobs, face=face, keep_size=keep_size, batch_size=batch_size, advance=advance
+        )
+    _report(outcomes, model_name, output, as_json)
+
+
+def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool) -> None:
+    """Prints the outcome of every picture. Exits with 1 where one failed."""
+    done = {job: outcome for job, outcome in outcomes.items() if not outcome.error}
+    failed = {job: outcome.error for job, outcome in outcomes.items() if outcome.error}
+    if as_json:
+        edited = [
+            {"input": str(job.source), "output": str(job.target)}
+            | ({} if one.faces is None else {"faces": {"edited": one.faces, "skipped": list(one.skipped)}})
+            | ({"unchanged": list(one.unchanged)} if one.unchanged else {})
+            for job, one in done.items()
+        ]
+        failures = [{"input": str(job.source), "error": error} for job, error in failed.items()]
+        common.print_json({"model": model_name, "edited": edited, "failed": failures})
+    else:
+        common.echo(f"{len(done)} of {len(outcomes)} written to {output}")
+    for job, outcome in done.items():
+        for reason in outcome.skipped:
+            common.echo(f"skipped a face: {job.source}: {reason}", err=True)
+        for line in outcome.unchanged:
+            common.echo(f"unchanged: {job.source}: {line}", err=True)
+    for error in failed.values():
+        common.echo(f"failed: {error}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def _parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    if not changes:
+        raise click.UsageError("nothing to change: expected at least one NAME=VALUE, such as Smiling=1")
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        if name in values:
+            raise click.UsageError(f"{name!r} is given twice: give each attribute one value")
+        values[name] = _parse_value(name, text)
+    return values
+
+
+def _parse_value(name: str, text: str) -> Any:
+    words: dict[str, Any] = {"true": True, "false": False, "sample": "sample"}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        if Path(text).is_file():
+            return Path(text)
+        common.check_path(text)
+        raise click.UsageError(f"{name}={text}: expected {VALUES}, got {text!r}") from None
+    if not all(abs(number) < float("inf") for number in numbers):
+        raise click.UsageError(f"{name}={text}: expected finite numbers, got {text!r}")
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _value_for(editor: FaceEditor | AttributeModel, name: str, value: Any) -> Any:
+    """Checks a value, and encodes a picture once for all batches."""
+    from csvae_hub.models import CSVAE, AttributeModel
+
+    model = editor if isinstance(editor, AttributeModel) else editor.model
+    model.index(name)
+    if isinstance(value, list):
+        if not isinstance(model, CSVAE):
+            raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
+        if len(value) != model.config.w_dim:
+            raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
+    return common.encode_face(editor, value, "largest")[0] if isinstance(value, Path) else value

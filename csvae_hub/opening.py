@@ -1,0 +1,186 @@
+"""Opens picture files of known formats and bounded size, and gives pictures upright and of 8 bits."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from csvae_hub.errors import ImageError
+
+MIN_SIDE = 8
+"""Pictures with a shorter side, in pixels, are refused: they show no face."""
+
+MAX_PIXELS = 100_000_000
+"""Pictures of more pixels are refused by their header, before memory is taken. Set it to change the limit."""
+
+READ = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "HEIF")
+"""Pillow's names of the formats that are read, where Pillow has them. Others are not tried: EPS starts Ghostscript."""
+
+_PILLOWS_LIMIT = Image.MAX_IMAGE_PIXELS
+_HEADER = threading.Lock()
+_STRIP_PIXELS = 2**20
+
+
+@contextmanager
+def opened(file: IO[bytes]) -> Iterator[ImageFile.ImageFile]:
+    """Opens a picture by its header: one of the formats `READ`, of at most `MAX_PIXELS` pixels.
+
+    Raises:
+        UnidentifiedImageError: another format.
+        ImageError: too many pixels.
+    """
+    with _header(file) as picture:
+        _small_enough(picture)
+        yield picture
+
+
+def open_file(path: str | os.PathLike[str]) -> Image.Image:
+    """Gives the picture in a file, upright, in the nearest of the modes L, LA, RGB, RGBA.
+
+    Raises:
+        ImageError: no such file, no picture, a truncated, tiny or too large one; the path is named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        got = "a folder: give the files in it" if path.is_dir() else "nothing there: check the name and the folder"
+        raise ImageError(f"{path}: expected a picture file, got {got}")
+    try:
+        with path.open("rb") as file, opened(file) as picture:  # by its path, Pillow garbles turned TIFFs
+            return upright_8_bit(picture)
+    except UnidentifiedImageError as error:
+        with path.open("rb") as file:
+            head = file.read(16)
+        got = f"one that begins with {head!r}" if head else "an empty one"
+        raise ImageError(
+            f"{path}: expected a picture file (JPEG, PNG, WebP, …), got {got}: convert it, or leave it out"
+        ) from error
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except Exception as error:  # Pillow's decoders raise anything
+        raise ImageError(f"{path}: {_unreadable(error)}") from error
+
+
+def pixels_in(path: Path) -> int:
+    """The number of pixels that a file's header announces; 0 if it can't be read."""
+    try:
+        with path.open("rb") as file, _header(file) as picture:
+            return picture.width * picture.height
+    except Exception:  # opening the picture will say what is wrong
+        return 0
+
+
+def upright_8_bit(picture: Image.Image) -> Image.Image:
+    """Gives a picture of its own, upright, in the nearest of the modes L, LA, RGB, RGBA.
+
+    Raises:
+        ImageError: a tiny or too large picture, one of floats, or one that can't be read.
+    """
+    large_enough(picture)
+    _small_enough(picture)
+    if picture.mode == "F":
+        raise ImageError("expected a picture of 8 or 16 bits, got floats (mode F): scale it to 0…255, mode L")
+    try:
+        picture.load()
+        upright = _upright(picture)
+        if upright.mode.startswith("I"):
+            return _from_16_bit(upright)
+        if upright.mode in ("RGBA", "LA") or (upright.mode in ("RGB", "L") and not upright.has_transparency_data):
+            return upright
+        grey = upright.mode in ("1", "L", "La")
+        converted = upright.convert(("L" if grey else "RGB") + "A" * upright.has_transparency_data)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(_unreadable(error)) from error
+    if upright.mode == "CMYK":
+        converted.info.pop("icc_profile", None)  # it describes inks
+    return converted
+
+
+def large_enough(picture: Image.Image) -> Image.Image:
+    """Gives the picture, unless it is too small.
+
+    Raises:
+        ImageError: a side is shorter than `MIN_SIDE`.
+    """
+    check_side(*picture.size)
+    return picture
+
+
+def check_side(width: int, height: int) -> None:
+    """Checks the size of a picture, in pixels.
+
+    Raises:
+        ImageError: a side is shorter than `MIN_SIDE`.
+    """
+    if min(width, height) < MIN_SIDE:
+        raise ImageError(
+            f"expected a picture of at least {MIN_SIDE}×{MIN_SIDE} pixels, got {width}×{height} (width × height):"
+            " give a larger one"
+        )
+
+
+def _small_enough(picture: Image.Image) -> None:
+    pixels = picture.width * picture.height
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"expected a picture of at most {MAX_PIXELS / 1e6:g} megapixels, got {picture.width}×{picture.height}"
+            f" ({pixels / 1e6:.0f} megapixels): make it smaller, or raise the limit (--max-megapixels, or"
+            " csvae_hub.opening.MAX_PIXELS)"
+        )
+
+
+@contextmanager
+def _header(file: IO[bytes]) -> Iterator[ImageFile.ImageFile]:
+    """Opens a picture with our limit in place of Pillow's, unless the user has set Pillow's."""
+    Image.init()
+    if "HEIF" not in Image.OPEN and importlib.util.find_spec("pillow_heif"):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    formats = [name for name in READ if name in Image.OPEN]
+    with _HEADER:
+        given = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if given == _PILLOWS_LIMIT else given
+        try:
+            picture = Image.open(file, formats=formats)
+        finally:
+            Image.MAX_IMAGE_PIXELS = given
+    with picture:
+        yield picture
+
+
+def _unreadable(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"expected a picture of a sane size, got {error}: make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
+    return f"expected a whole picture, got one that is broken off or corrupt ({error}): copy or download it again"
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # EXIF that cannot be read says nothing, and the pixels may be sound
+        return picture.copy()
+
+
+def _from_16_bit(picture: Image.Image) -> Image.Image:
+    """Scales grey values of 16 bits to 8, strip by strip, so that little memory is taken."""
+    width, height = picture.size
+    grey = np.empty((height, width), dtype=np.uint8)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height)))
+        values = np.asarray(strip).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(
+                f"expected grey values of 16 bits, 0 to 65535, got {values.min()} to {values.max()}:"
+                " scale it to 0…255, mode L"
+            )
+        grey[top : top + rows] = (values + 128) // 257
+    return Image.fromarray(grey)
