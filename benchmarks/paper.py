@@ -37,7 +37,7 @@ from csvae_hub.training.grids import attribute_grid
 RECIPES = {"swiss-roll": "paper-swiss-roll", "synthetic-faces": "paper-faces", "celeba": "paper-celeba"}
 """The paper's objective, without a part of ours."""
 
-OURS = {"swiss-roll": "swiss-roll", "synthetic-faces": "synthetic-faces-long"}
+OURS = {"swiss-roll": "swiss-roll", "synthetic-faces": "synthetic-faces"}
 """The same sizes and data with our parts."""
 
 MODELS = ("csvae", "cond-vae", "cond-vae-info", "vae")
