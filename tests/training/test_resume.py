@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from csvae_hub.training import checkpoint
+from csvae_hub.errors import ConfigError
+from csvae_hub.training import resume
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,37 +33,37 @@ def test_tensors_and_progress_come_back_as_they_were(tmp_path):
         "empty": torch.zeros(0, 3),
         "half": torch.randn(3).bfloat16(),
     }
-    checkpoint.save_checkpoint(tmp_path, 12, tensors, {"elapsed": 0.1, "identity": {"x": None}}, keep=2)
-    loaded, progress = checkpoint.load_latest(tmp_path)
+    resume.save_checkpoint(tmp_path, 12, tensors, {"elapsed": 0.1, "identity": {"x": None}})
+    loaded, progress = resume.load_latest(tmp_path)
     assert loaded.keys() == tensors.keys()
     for name, value in tensors.items():
         assert loaded[name].dtype == value.dtype
         assert torch.equal(loaded[name], value), name
-    assert progress == {"format_version": 1, "batches": 12, "elapsed": 0.1, "identity": {"x": None}}
+    assert progress == {"format_version": 2, "batches": 12, "elapsed": 0.1, "identity": {"x": None}}
 
 
 def test_the_newest_are_kept(tmp_path):
     for batches in (5, 10, 100, 1000):
-        checkpoint.save_checkpoint(tmp_path, batches, {"x": torch.tensor(batches)}, {}, keep=2)
+        resume.save_checkpoint(tmp_path, batches, {"x": torch.tensor(batches)}, {})
     assert names(tmp_path) == ["batch-000000100", "batch-000001000"]
-    assert checkpoint.load_latest(tmp_path)[0]["x"] == 1000
+    assert resume.load_latest(tmp_path)[0]["x"] == 1000
 
 
 def test_saving_the_same_batch_again_replaces_it(tmp_path):
     for value in (1, 2):
-        checkpoint.save_checkpoint(tmp_path, 5, {"x": torch.tensor(value)}, {}, keep=2)
-    assert checkpoint.load_latest(tmp_path)[0]["x"] == 2
+        resume.save_checkpoint(tmp_path, 5, {"x": torch.tensor(value)}, {})
+    assert resume.load_latest(tmp_path)[0]["x"] == 2
 
 
 def test_there_is_none_in_an_empty_folder_or_no_folder(tmp_path):
-    assert checkpoint.load_latest(tmp_path) is None
-    assert checkpoint.load_latest(tmp_path / "nowhere") is None
+    assert resume.load_latest(tmp_path) is None
+    assert resume.load_latest(tmp_path / "nowhere") is None
 
 
-@pytest.mark.parametrize("damage", ["truncated", "no tensors", "no progress", "no json", "newer"])
+@pytest.mark.parametrize("damage", ["truncated", "no tensors", "no progress", "no json", "newer", "older"])
 def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, damage):
     for batches in (1, 2):
-        checkpoint.save_checkpoint(tmp_path, batches, {"x": torch.full((100,), batches)}, {}, keep=2)
+        resume.save_checkpoint(tmp_path, batches, {"x": torch.full((100,), batches)}, {})
     tensors, progress = (tmp_path / "batch-000000002" / name for name in ("tensors.safetensors", "progress.json"))
     if damage == "truncated":
         tensors.write_bytes(tensors.read_bytes()[:-100])
@@ -71,16 +72,17 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, damage):
     elif damage == "no progress":
         progress.unlink()
     else:
-        progress.write_text("{" if damage == "no json" else '{"format_version": 99}')
+        versions = {"no json": "{", "newer": '{"format_version": 99}', "older": '{"format_version": 1}'}
+        progress.write_text(versions[damage])
     with pytest.warns(UserWarning, match=r"batch-000000002 can't be read \(.+\): trying the one before it"):
-        found = checkpoint.load_latest(tmp_path)
+        found = resume.load_latest(tmp_path)
     assert found[1]["batches"] == 1
 
 
 def test_what_a_killed_writer_left_is_ignored_and_removed(tmp_path):
     (tmp_path / ".writing-1").mkdir()
-    assert checkpoint.load_latest(tmp_path) is None
-    checkpoint.save_checkpoint(tmp_path, 1, {"x": torch.zeros(1)}, {}, keep=1)
+    assert resume.load_latest(tmp_path) is None
+    resume.save_checkpoint(tmp_path, 1, {"x": torch.zeros(1)}, {})
     assert names(tmp_path) == ["batch-000000001"]
 
 
@@ -99,7 +101,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         finally:
             process.kill()
             process.wait()
-        tensors, progress = checkpoint.load_latest(tmp_path)
+        tensors, progress = resume.load_latest(tmp_path)
         assert progress["batches"] > newest
         newest = progress["batches"]
         assert (tensors["x"] == newest).all()
@@ -123,11 +125,11 @@ def test_an_optimiser_goes_on_as_if_it_had_not_stopped(tmp_path, channels_last):
     (model, optimizer), (other, other_optimizer) = make(), make()
     for _ in range(3):
         step(model, optimizer)
-    tensors = checkpoint.module_tensors(model, "model") | checkpoint.optimizer_tensors(optimizer, "adam")
-    checkpoint.save_checkpoint(tmp_path, 3, tensors, {}, keep=1)
-    loaded, _ = checkpoint.load_latest(tmp_path)
-    checkpoint.load_module_tensors(other, "model", loaded)
-    checkpoint.load_optimizer_tensors(other_optimizer, "adam", loaded)
+    tensors = resume.module_tensors(model, "model") | resume.optimizer_tensors(optimizer, "adam")
+    resume.save_checkpoint(tmp_path, 3, tensors, {})
+    loaded, _ = resume.load_latest(tmp_path)
+    resume.load_module_tensors(other, "model", loaded)
+    resume.load_optimizer_tensors(other_optimizer, "adam", loaded)
     for _ in range(3):
         step(model, optimizer)
         step(other, other_optimizer)
@@ -143,13 +145,31 @@ def test_a_queue_takes_the_saved_size_and_a_parameter_refuses_another():
             self.register_buffer("rows", torch.arange(float(rows)))
 
     full, empty = Queue(5), Queue(0)
-    checkpoint.load_module_tensors(empty, "q", checkpoint.module_tensors(full, "q"))
+    resume.load_module_tensors(empty, "q", resume.module_tensors(full, "q"))
     assert torch.equal(empty.rows, full.rows)
     with pytest.raises(RuntimeError, match="size mismatch"):
-        checkpoint.load_module_tensors(nn.Linear(2, 2), "m", checkpoint.module_tensors(nn.Linear(3, 2), "m"))
+        resume.load_module_tensors(nn.Linear(2, 2), "m", resume.module_tensors(nn.Linear(3, 2), "m"))
+
+
+def test_another_run_s_checkpoint_is_refused_and_the_field_named(tmp_path):
+    then = {"trainer": {"epochs": 3, "betas": (0.9, 0.99)}, "parts": {}}
+    resume.check_identity(then, resume.flat(then), tmp_path)
+    for now, words in (
+        (
+            {**then, "trainer": {"epochs": 4, "betas": (0.9, 0.99)}},
+            r"^trainer\.epochs: .* made with 3, this run has 4: ",
+        ),
+        (
+            {**then, "parts": {"critic": {"realism": 1.0}}},
+            r"^parts\.critic\.realism: .* made with None, this run has 1",
+        ),
+        ({"trainer": {"betas": (0.9, 0.99)}}, r"^trainer\.epochs: .* made with 3, this run has None: keep the value"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            resume.check_identity(now, resume.flat(then), tmp_path)
 
 
 if __name__ == "__main__":
     start = int(sys.argv[2])
     for number in range(start + 1, start + 10_000):
-        checkpoint.save_checkpoint(Path(sys.argv[1]), number, {"x": torch.full((100_000,), number)}, {}, keep=2)
+        resume.save_checkpoint(Path(sys.argv[1]), number, {"x": torch.full((100_000,), number)}, {})
