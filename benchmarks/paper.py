@@ -108,7 +108,7 @@ def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeDat
 def judges_of(data: AttributeData, folder: Path) -> Judges:
     """The judges of an earlier start, or new ones."""
     if not folder.is_dir():
-        train_judges(data, seed=1, precision="bfloat16", progress=print).save(folder)
+        train_judges(data, seed=1, progress=print).save(folder)
     return Judges.load(folder)
 
 
