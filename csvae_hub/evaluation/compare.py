@@ -11,7 +11,7 @@ import numpy as np
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
 from csvae_hub.evaluation.attribute_change import PutBack
-from csvae_hub.evaluation.judges import EPOCHS, Judges, train_judges
+from csvae_hub.evaluation.judges import Judges, train_judges
 from csvae_hub.evaluation.metrics import mean
 from csvae_hub.evaluation.report import evaluate
 from csvae_hub.models import AttributeModel
@@ -65,12 +65,10 @@ def compare(
     test_data: AttributeData,
     judges: Judges | None = None,
     *,
+    progress: Callable[[str], None] | None = None,
     seed: int = 0,
-    judge_epochs: int = EPOCHS,
-    precision: str = "float32",
     put_back: Callable[[AttributeModel], PutBack] | None = None,
     photos: int = 300,
-    progress: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`evaluate` for each of several models, with the same judges and data.
 
@@ -80,12 +78,10 @@ def compare(
         valid_data: see `evaluate`.
         test_data: see `evaluate`.
         judges: see `evaluate`.
+        progress: is called with one line before each stage.
         seed: see `evaluate`.
-        judge_epochs: see `evaluate`.
-        precision: see `evaluate`.
         put_back: see `evaluate`.
         photos: see `evaluate`.
-        progress: is called with one line before each stage.
 
     Returns:
         What `evaluate` gives, by name.
@@ -101,9 +97,7 @@ def compare(
     say = progress or (lambda line: None)
     if judges is None and first.config.is_image:
         data = train_data.select(first.attributes)
-        judges = train_judges(
-            data, seed=seed, epochs=judge_epochs, precision=precision, device=first.device, progress=progress
-        )
+        judges = train_judges(data, seed=seed, device=first.device, progress=progress)
     results: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         results[name] = evaluate(
