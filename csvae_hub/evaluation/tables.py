@@ -64,7 +64,8 @@ def markdown_table(result: Result) -> str:
             *(
                 {
                     "attribute": name,
-                    **{f"z, {kind}": _interval(z[kind]["attributes"][name]) for kind in ("logistic", "mlp")},
+                    "z, logistic": _interval(z["logistic"]["attributes"][name]),
+                    "z, MLP": _interval(z["mlp"]["attributes"][name]),
                     "w_i": _number(own and own["mlp"]["attributes"][name]["auc"], 3),
                     "judges' accuracy": _percent(judge and judge["attributes"][name]["accuracy"]),
                 }
