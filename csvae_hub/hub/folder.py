@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from csvae_hub.config import FORMAT_VERSION, check, shown
+from csvae_hub.config import FORMAT_VERSION, ModelConfig, check, from_dict, shown
 from csvae_hub.errors import (
     CorruptWeightsError,
     HubError,
@@ -114,15 +114,24 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
+def read_model_config(folder: str | os.PathLike[str]) -> ModelConfig:
+    """Gives the config of a model's weights folder, with the errors of `read_config`.
+
+    Raises:
+        ConfigError: a field is unknown, missing or out of range.
+    """
+    return from_dict(ModelConfig, upgraded(read_config(folder)))
+
+
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the fields of a model's config.json as today's `ModelConfig` has them.
+    """Gives the fields of a model's config.json as today's `ModelConfig` has them, without the versions.
 
     Version 0.1 always had the correction of q(z|x), and wrote the adversary as a width and a depth.
 
     Raises:
-        ConfigError: the width or the depth is out of range.
+        ConfigError: the depth is out of range.
     """
-    config = dict(config)
+    config = {key: value for key, value in config.items() if key not in ("format_version", "csvae_hub_version")}
     config.setdefault("correction", True)
     if "adversary" not in config:
         width, depth = config.pop("adversary_width", 256), config.pop("adversary_depth", 2)

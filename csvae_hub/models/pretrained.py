@@ -107,8 +107,7 @@ class Pretrained(nn.Module):
             force_download=force_download,
             local_files_only=local_files_only,
         )
-        fields = hub.upgraded(hub.read_config(folder))
-        config = from_dict(ModelConfig, {k: v for k, v in fields.items() if k not in _HEADER})
+        config = hub.read_model_config(folder)
         preprocessor = from_dict(Preprocessor, hub.read_json(hub.inside(folder, hub.PREPROCESSOR)))
         concrete = cls._named(config.model, folder)
         find_backbone(
@@ -227,7 +226,6 @@ def _below(cls: type[Any]) -> Iterator[type[Any]]:
         yield from _below(child)
 
 
-_HEADER = ("format_version", "csvae_hub_version")
 _FACTORIES = frozenset((torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full))
 
 
