@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csvae_hub.errors import CardError
-from csvae_hub.hub.card_tables import at, eval_results, figures, is_number, plain, renewed, table
+from csvae_hub.hub.card_tables import at, eval_results, framed, is_number, plain, renewed, table
 from csvae_hub.hub.folder import CARD, PICTURE, load_weights
 from csvae_hub.hub.safe_files import inside, read_json
 
@@ -69,7 +69,7 @@ def make_card(folder: str | Path, name: str, fields: Mapping[str, Any] | None = 
 
 
 def with_results(text: str, evaluation: Mapping[str, Any], name: str) -> str:
-    """Puts the figures of an evaluation into a card: into its front matter and its tables of `figures`.
+    """Puts the figures of an evaluation into a card: into its front matter and its tables.
 
     Args:
         text: a card with front matter, perhaps with the tables of an earlier evaluation.
@@ -214,7 +214,7 @@ class _Facts:
             return "Not yet: `csvae eval` measures it."
         count = at(self.evaluation, "data", "test", "count")
         said = f"On {count:,} examples of the test split.\n\n" if isinstance(count, int) else ""
-        return said + figures(self.evaluation, self.attributes)
+        return said + framed(self.evaluation, self.attributes)
 
     def _limits(self) -> str:
         lines = [

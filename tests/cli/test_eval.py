@@ -133,7 +133,7 @@ def test_eval_writes_the_figures_and_prints_a_table(run, weights, tmp_path, monk
 
     monkeypatch.setattr("csvae_hub.data.load_data", load_data)
     monkeypatch.setattr("csvae_hub.evaluation.evaluate", evaluate)
-    monkeypatch.setattr("csvae_hub.evaluation.markdown_table", lambda result: f"| seed | {result['seed']} |")
+    monkeypatch.setattr("csvae_hub.hub.card_tables.figures", lambda result, names: f"| seed | {result['seed']} |")
     output, model = tmp_path / "new/evaluation.json", shutil.copytree(weights, tmp_path / "model")
     result = run("eval", model, "--data", "faces", "--seed", 3, "-o", output)
     assert called["test"] == ("faces", ("Eyeglasses", "Smiling"), 16)
@@ -157,7 +157,6 @@ def quick(monkeypatch, weights, tmp_path):
     monkeypatch.setattr(
         "csvae_hub.evaluation.compare", lambda models, *splits, **options: dict.fromkeys(models, result)
     )
-    monkeypatch.setattr("csvae_hub.evaluation.markdown_table", str)
     monkeypatch.setattr("csvae_hub.evaluation.comparison_table", str)
     monkeypatch.chdir(tmp_path)
     return shutil.copytree(weights, tmp_path / "model")
