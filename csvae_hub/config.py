@@ -97,6 +97,12 @@ def check(condition: bool, field_name: str, expected: str, got: object) -> None:
         raise ConfigError(f"{shortened(field_name)}: expected {shortened(expected, 1000)}, got {shown(got)}")
 
 
+def check_weights(weights: object, where: str) -> None:
+    """Raises `ConfigError` unless each number of a dataclass can weigh a term."""
+    for name, value in vars(weights).items():
+        check(0 <= value < float("inf"), f"{where}.{name}", "a number of 0 or more", value)
+
+
 _REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 200, 200, 100
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 20

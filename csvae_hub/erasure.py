@@ -81,7 +81,8 @@ class LinearEraser(nn.Module):
         colour = (vectors * root) @ vectors.T
         u, s, _ = torch.linalg.svd(whiten @ cross, full_matrices=False)
         u = u * (s > 1e-5 * s.max().clamp(min=1e-12))
-        self.projection.copy_(colour @ (u @ u.T) @ whiten)
+        # a new tensor: a backward pass may still need the one before
+        self.projection = (colour @ (u @ u.T) @ whiten).to(self.projection)
 
 
 class Couplings(nn.Module):

@@ -165,8 +165,9 @@ class Adversary(nn.Module):
         if grid == 1:
             self.net = mlp(z_dim, *hidden, attributes)
         else:
-            convolutions = [nn.Conv2d(channels, first // 4, 3, 1, 1), nn.Conv2d(first // 4, first // 2, 4, 2, 1)]
-            flat = first // 2 * (grid // 2) ** 2
+            narrow, wide = (max(1, first // part) for part in (4, 2))
+            convolutions = [nn.Conv2d(channels, narrow, 3, 1, 1), nn.Conv2d(narrow, wide, 4, 2, 1)]
+            flat = wide * (grid // 2) ** 2
             layers = [layer for conv in convolutions for layer in (conv, nn.LeakyReLU(0.2))]
             self.net = nn.Sequential(*layers, nn.Flatten(), mlp(flat, *hidden, attributes))
 

@@ -54,9 +54,11 @@ class Recipe:
     parts: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
+        parts: dict[str, Any] = {}
         for name, options in self.parts.items():
-            if isinstance(options, Mapping):
-                self.parts[name] = from_dict(find_part(name).Options, options, f"parts.{name}")
+            cls = find_part(name).Options
+            parts[name] = options if isinstance(options, cls) else from_dict(cls, options, f"parts.{name}")
+        object.__setattr__(self, "parts", parts)
 
 
 def find_part(name: str) -> type[Part]:

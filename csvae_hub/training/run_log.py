@@ -46,7 +46,7 @@ class Means:
         if broken:
             raise FloatingPointError(
                 f"{', '.join(broken)} by batch {batch}: expected finite losses; "
-                "lower the learning rate or set gradient_clip, and resume from the last checkpoint"
+                "lower the learning rate, and resume from the last checkpoint"
             )
         return means
 

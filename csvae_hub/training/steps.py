@@ -17,7 +17,7 @@ from torch.distributions import Independent
 from torch.func import functional_call
 
 from csvae_hub import losses
-from csvae_hub.config import check
+from csvae_hub.config import check_weights
 from csvae_hub.data.base import AttributeData
 from csvae_hub.models.base import Output
 from csvae_hub.models.editable import AttributeModel
@@ -42,8 +42,7 @@ class ObjectiveConfig:
     classifier: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            check(0 <= value < float("inf"), f"objective.{name}", "a number of 0 or more", value)
+        check_weights(self, "objective")
 
 
 @dataclass

@@ -111,7 +111,8 @@ class Trainer:
                 ends_epoch, last = step + 1 == self.batches_per_epoch, done == self.last_batch
                 save = last or now - saved >= self.checkpoint_seconds
                 if save or ends_epoch or done % LOG_EVERY == 0:
-                    log.write("batch", done, epoch + 1, size, means.take(done))
+                    rate = {"learning_rate": self.optimizers["generative"].param_groups[0]["lr"]}
+                    log.write("batch", done, epoch + 1, size, means.take(done) | rate)
                 if ends_epoch:
                     draw = last or now - drawn >= self.checkpoint_seconds
                     drawn = now if draw else drawn

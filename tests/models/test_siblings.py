@@ -20,14 +20,14 @@ def make(name, vectors=False, seed=0):
     kind = {"shape": (3, 16, 16), "backbone": BackboneConfig(width=4, features=16, film=True)}
     if vectors:
         kind = {"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)}
-    config = ModelConfig(attributes=("Smiling", "Hat", "Young"), model=name, z_dim=8, adversary_width=8, **kind)
+    config = ModelConfig(attributes=("Smiling", "Hat", "Young"), model=name, z_dim=8, adversary=(8,), **kind)
     model = create_model(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     x, y = torch.rand(40, *config.shape), torch.randint(2, (40, 3)).float()
     model.train()(x, y)
-    model.settle([(x, y)])
+    model.finalize([(x, y)])
     return model.eval()
 
 
@@ -107,7 +107,7 @@ def test_a_told_model_changes_y_and_nothing_else(name, value, y):
 
 def test_a_vae_moves_z_by_the_difference_of_the_class_means():
     model, x, y = make("vae"), torch.rand(60, 3, 16, 16), torch.randint(2, (60, 3)).float()
-    model.settle(zip(x.split(25), y.split(25), strict=True))
+    model.finalize(zip(x.split(25), y.split(25), strict=True))
     z = model.encode(x).z
     vector = z[y[:, 1] == 1].mean(0) - z[y[:, 1] == 0].mean(0)
     latents = model.encode(x[:4], torch.zeros(4, 3))

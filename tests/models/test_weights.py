@@ -190,7 +190,7 @@ def test_wrong_shapes_are_named(folder):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"z_dim": 4096, "w_dim": 4096, "adversary_width": 4096},
+        {"z_dim": 4096, "w_dim": 4096, "adversary": [4096, 4096]},
         {"backbone": {"name": "resnet", "width": 4096, "depth": 4096, "features": 4096}},
         {"backbone": {"name": "conv", "width": 1, "depth": 4096, "features": 1}},
         {"shape": [4096], "backbone": {"name": "mlp", "width": 4096, "depth": 4096}},

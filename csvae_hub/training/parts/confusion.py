@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Independent
 
+from csvae_hub.config import check_weights
 from csvae_hub.training.steps import Part, Step
 
 
@@ -26,6 +27,9 @@ class Options:
     """weight: of the term."""
 
     weight: float = 30.0
+
+    def __post_init__(self) -> None:
+        check_weights(self, "parts.confusion")
 
 
 class Confusion(Part):

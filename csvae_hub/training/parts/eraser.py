@@ -30,7 +30,9 @@ class Eraser(Part):
         objective.at_end.append(_fit)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        """None; takes the batch into the moments."""
+        """None; takes the batch into the moments, while the encoder learns."""
+        if step.objective.at_rest:
+            return {}
         q_z = step.objective.model.q_z
         assert q_z.eraser is not None
         with torch.no_grad():

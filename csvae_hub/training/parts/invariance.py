@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from csvae_hub.config import check_weights
 from csvae_hub.models import Latents
 from csvae_hub.training.parts._common import sampled_latents
 from csvae_hub.training.steps import Part, Step
@@ -23,6 +24,9 @@ class Options:
     """weight: of the term."""
 
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_weights(self, "parts.invariance")
 
 
 class Invariance(Part):
