@@ -268,9 +268,9 @@ def _casts(case: _Case) -> None:
 
 LAWS: tuple[Callable[[_Case], None], ...] = (
     _keeps_its_arguments,
+    _leaves_its_inputs,
     _trains_every_parameter,
     _heeds_its_inputs,
-    _leaves_its_inputs,
     _passes_gradients_on,
     _is_deterministic,
     _takes_channels_last,

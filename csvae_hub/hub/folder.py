@@ -51,14 +51,7 @@ def resolve(
 ) -> Path:
     """Gives the weights folder of a name: an existing folder, else a packaged model, else a Hub repo.
 
-    The prefix `local-dir:` allows a folder only, `hf-hub:` a Hub repo only. A Hub repo is downloaded once, to the Hub's
-    cache, and its folder holds the files of one commit. The arguments are those of `from_pretrained`.
-
-    Raises:
-        UnknownModelError: no folder, packaged model or Hub repo has this name.
-        HubError: the Hub repo can't be read; the subclass gives the reason.
-        MissingWeightsError: the Hub repo lacks a file.
-        ValueError: a revision was given for something that is not a Hub repo.
+    A Hub repo is downloaded to the Hub's cache. Arguments and errors are those of `from_pretrained`.
     """
     name = os.fspath(name_or_path)
     folder = None if name.startswith(HUB) else _local(name)
@@ -197,7 +190,7 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     Raises:
         ValueError: a number is NaN or infinite, which JSON does not have.
     """
-    data = _json(content)
+    data = _json(content)  # before anything is written
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 

@@ -75,8 +75,7 @@ class Pretrained(nn.Module):
     ) -> Self:
         """Loads a model from a folder, by the name of a packaged one, or from the Hugging Face Hub, in eval mode.
 
-        A model class takes its own weights only. `AttributeModel.from_pretrained` takes any model of the family: it
-        gives the class that config.json names.
+        A model class takes its own weights only; `AttributeModel` gives the class that config.json names.
 
         Args:
             name_or_path: an existing folder, else a name from `list_models(pretrained=True)`, else a Hub repo such as
