@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -138,7 +138,7 @@ def _both(backbone: Backbone, data: tuple[Tensor, Tensor, Tensor]) -> tuple[Tens
     return backbone.encode(x), backbone.decode(z, condition)
 
 
-def _without_gradient(tensors: dict[str, Tensor]) -> str:
+def _without_gradient(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(name for name, t in tensors.items() if t.numel() and (t.grad is None or not t.grad.any()))
 
 

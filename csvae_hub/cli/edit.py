@@ -81,6 +81,7 @@ def command(
         raise click.UsageError("--no-keep-size writes one face a photo: leave out --face all, or give --face N")
     from csvae_hub import opening
     from csvae_hub.editing import PlanError, edit_files, left_out, plan_files
+    from csvae_hub.editing.xmp import SOURCE_TYPE
 
     opening.MAX_PIXELS = int(1e6 * max_megapixels)
     try:
@@ -103,10 +104,12 @@ def command(
             model_name=model_name,
             advance=advance,
         )
-    _report(outcomes, model_name, output, as_json, others)
+    _report(outcomes, model_name, output, as_json, others, SOURCE_TYPE if mark else None)
 
 
-def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool, others: list[str]) -> None:
+def _report(
+    outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool, others: list[str], mark: str | None
+) -> None:
     """Prints the outcome of every picture. Exits with 1 where one failed."""
     done = {job: outcome for job, outcome in outcomes.items() if not outcome.error}
     failed = {job: outcome.error for job, outcome in outcomes.items() if outcome.error}
@@ -119,7 +122,7 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
             for job, one in done.items()
         ]
         failures = [{"input": str(job.source), "error": error} for job, error in failed.items()]
-        common.print_json({"model": model_name, "edited": edited, "failed": failures, "left_out": others})
+        common.print_json({"model": model_name, "edited": edited, "failed": failures, "left_out": others, "mark": mark})
     else:
         common.echo(f"{len(done)} of {len(outcomes)} written to {output}")
     for line in others:

@@ -160,7 +160,8 @@ def test_faces_that_cannot_be_meant_are_refused(run, weights, photos, options, m
 
 @pytest.mark.parametrize("options", [(), ("--no-mark",)])
 def test_an_edited_photo_says_so_unless_told_not_to(run, weights, photos, options):
-    run("edit", photos, "Smiling=3", "-o", "out", "--model", weights, *options, code=1)
+    result = run("edit", photos, "Smiling=3", "-o", "out", "--model", weights, "--json", *options, code=1)
+    assert json.loads(result.stdout)["mark"] == (None if options else SOURCE_TYPE)
     for name in ("one.png", "two.jpg"):
         mark = read_mark(Path("out") / name)
         if options:
