@@ -25,7 +25,7 @@ from csvae_hub.demo import Session, build, session, start
 from csvae_hub.demo.editors import Editors
 from csvae_hub.demo.plane import CELLS, SIDE, Plane, decoded_faces, with_marks
 from csvae_hub.demo.session import HIGHEST, LOWEST, VIEW_SIDE, read_file
-from csvae_hub.editing import Face, FaceEditor
+from csvae_hub.editing import Face, FaceEditor, read_mark
 from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError, MissingExtraError, NoFaceError, UnknownAttributeError
 from csvae_hub.images import CELEBA_LANDMARKS
@@ -162,6 +162,15 @@ def test_moves_and_picks_are_edits_of_the_library(here, editor):
 def test_clicks_beyond_the_picture_are_taken_to_its_border(here):
     here.pick(-50, 10_000)
     assert here._changes[0]["Smiling"] == here._plane().point(0, SIDE)
+
+
+def test_download_is_marked_where_something_is_changed(here, tmp_path):
+    for values in ({}, {"Smiling": 1.25}):
+        for name, value in values.items():
+            here.move(name, value)
+        (tmp_path / "a.png").write_bytes(here.download())
+        mark = read_mark(tmp_path / "a.png")
+        assert (mark and mark["edits"][0]["parameters"]) == ("a model; Smiling=1.25" if values else None)
 
 
 def test_reset_takes_back_the_changes_of_all_faces(here):
@@ -336,7 +345,8 @@ def test_editors_offer_the_packaged_models_of_pictures_and_the_named_one(tmp_pat
     tiny(attributes=("Pale",)).save_pretrained(tmp_path / "mine")
     monkeypatch.setattr(hub, "PACKAGED", packaged)
     editors = Editors(str(tmp_path / "mine"), "cpu")
-    assert [word for word, _ in editors.choices] == ["mine", "faces", "other"]
+    assert editors.choices == [("mine", "0"), ("faces", "1"), ("other", "2")]
+    assert [editors.name(key) for _, key in editors.choices] == [str(tmp_path / "mine"), "faces", "other"]
     assert editors.most == 3
     assert list(editors.attributes["other"]) == ["Young", "Hat"]
     assert editors["other"].model.attributes == ("Young", "Hat")

@@ -21,7 +21,7 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a result: its column's title, where in the result it stands, and how it is written."""
+    """One figure of a result: its column's title, its place in the result, and its format."""
 
     title: str
     path: tuple[str, ...]
@@ -29,7 +29,7 @@ class Figure:
     percent: bool = False
 
     def of(self, result: Result) -> float | None:
-        """The figure in a result; None where it couldn't be measured or the result is of an earlier version."""
+        """The figure in a result; None where it is missing."""
         found: Any = result
         for key in self.path:
             found = found.get(key) if isinstance(found, Mapping) else None
@@ -55,7 +55,7 @@ FIGURES = {
     "leak_mlp": Figure("leak, MLP (max)", ("leakage", "z", "mlp", "max")),
     "variety": Figure("variety", ("variety", "transferred"), digits=4),
 }
-"""What models are compared by. `variety` is that of transferred kinds, in units of x."""
+"""The figures that models are compared by. `variety` is that of transferred kinds, in units of x."""
 
 
 def compare(
@@ -73,7 +73,7 @@ def compare(
     """`evaluate` for each of several models, with the same judges and data.
 
     Args:
-        models: by the names under which they are reported.
+        models: by name.
         train_data: trains the judges, once, and each model's probes.
         valid_data: see `evaluate`.
         test_data: see `evaluate`.
@@ -115,10 +115,10 @@ def compare(
 
 
 def check_comparable(models: Mapping[str, AttributeModel]) -> None:
-    """Checks that the models have the same attributes, in whatever order, and examples of the same shape.
+    """Checks that the models have the same attributes, in any order, and examples of the same shape.
 
     Raises:
-        ValueError: they haven't; the error names two of them.
+        ValueError: they differ; the error names two of them.
     """
     (first, reference), *further = models.items()
     for name, model in further:

@@ -105,7 +105,7 @@ def test_true_leaves_a_face_that_has_it_and_a_number_does_not(run, weights, phot
     there = bool(editor.open("photos/one.png").latents.y[0, 1] > 0.5)
     run("edit", "photos/one.png", f"Smiling={there}", "-o", "same.png", "--model", weights)
     assert np.array_equal(pixels("same.png"), pixels("photos/one.png"))
-    run("edit", "photos/one.png", f"Smiling={int(there)}", "-o", "other.png", "--model", weights)
+    run("edit", "photos/one.png", f"Smiling={9 if there else -8}", "-o", "other.png", "--model", weights)
     assert not np.array_equal(pixels("other.png"), pixels("photos/one.png"))
 
 
@@ -160,7 +160,8 @@ def test_faces_that_cannot_be_meant_are_refused(run, weights, photos, options, m
 
 @pytest.mark.parametrize("options", [(), ("--no-mark",)])
 def test_an_edited_photo_says_so_unless_told_not_to(run, weights, photos, options):
-    run("edit", photos, "Smiling=3", "-o", "out", "--model", weights, *options, code=1)
+    result = run("edit", photos, "Smiling=3", "-o", "out", "--model", weights, "--json", *options, code=1)
+    assert json.loads(result.stdout)["mark"] == (None if options else SOURCE_TYPE)
     for name in ("one.png", "two.jpg"):
         mark = read_mark(Path("out") / name)
         if options:
