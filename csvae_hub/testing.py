@@ -44,9 +44,8 @@ def check_backbone(
         images = [(channels, size, size) for size in image_sizes for channels in (1, 3)]
         shapes = [shape for shape in (*images, VECTOR) if _takes(_Case(cls, shape, CONDITION_DIM, config))]
         _expect(bool(shapes), f"{cls.__name__} to take some data", f"ConfigError for each of {[*images, VECTOR]}")
-        for shape in shapes:
-            for condition_dim in (CONDITION_DIM, 0):
-                _check(_gives_the_shapes_asked_for, _Case(cls, shape, condition_dim, config))
+        for shape, condition_dim in itertools.product(shapes, (CONDITION_DIM, 0)):
+            _check(_gives_the_shapes_asked_for, _Case(cls, shape, condition_dim, config))
         pictures = [shape for shape in shapes if shape != VECTOR]
         some = [max(pictures[:2])] if pictures else []
         some += [VECTOR] if VECTOR in shapes else []
@@ -134,8 +133,7 @@ def _shaken(backbone: Backbone) -> Backbone:
 
 @torch.no_grad()
 def _both(backbone: Backbone, data: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    x, z, condition = data
-    return backbone.encode(x), backbone.decode(z, condition)
+    return backbone.encode(data[0]), backbone.decode(*data[1:])
 
 
 def _without_gradient(tensors: Mapping[str, Tensor]) -> str:
@@ -175,8 +173,7 @@ def _keeps_its_arguments(case: _Case) -> None:
 
 def _trains_every_parameter(case: _Case) -> None:
     """Gradients reach every parameter."""
-    parameters = {name: p for name, p in case.differentiated()[0].named_parameters() if p.requires_grad}
-    untrained = _without_gradient(parameters)
+    untrained = _without_gradient({k: p for k, p in case.differentiated()[0].named_parameters() if p.requires_grad})
     _expect(not untrained, "a gradient for each parameter", f"none for {untrained}")
 
 
@@ -217,10 +214,10 @@ def _takes_channels_last(case: _Case) -> None:
 
 def _keeps_examples_apart(case: _Case) -> None:
     """In eval mode an example gives the same alone and among others."""
-    backbone, data = case.trained(), case.data()
-    among = _both(backbone, data)
+    backbone, (x, z, condition) = case.trained(), case.data()
+    among = _both(backbone, (x, z, condition))
     for one in (slice(0, 1), slice(-1, None)):
-        alone = _both(backbone, (data[0][one], data[1][one], data[2][one]))
+        alone = _both(backbone, (x[one], z[one], condition[one]))
         for name, a, b in zip(("features", "decoded values"), alone, among, strict=True):
             _expect(_is_close(a, b[one]), f"equal {name}", f"a difference of {float((a - b[one]).abs().max()):.2g}")
 

@@ -36,9 +36,9 @@ class FaceChoice(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Gives the word, or the number."""
-        if value in self.words or isinstance(value, int):
+        if value in self.words:
             return value
-        if not re.fullmatch("[0-9]{1,9}", value):
+        if not re.fullmatch("[0-9]{1,9}", str(value)):
             words = ", ".join(self.words)
             self.fail(f"expected {words} or a number from 0, counting the largest first; got {value!r}", param, ctx)
         return int(value)

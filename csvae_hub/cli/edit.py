@@ -164,9 +164,8 @@ def _value_for(editor: FaceEditor | AttributeModel, name: str, value: Any) -> An
 
     model = editor if isinstance(editor, AttributeModel) else editor.model
     model.index(name)
-    if isinstance(value, list):
-        if not isinstance(model, CSVAE):
-            raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
-        if len(value) != model.config.w_dim:
-            raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
+    if isinstance(value, list) and not isinstance(model, CSVAE):
+        raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
+    if isinstance(value, list) and len(value) != model.config.w_dim:
+        raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
     return common.encode_face(editor, value, "largest")[0] if isinstance(value, Path) else value

@@ -69,7 +69,7 @@ def command(
     from csvae_hub.models import AttributeModel
 
     folders = {name: hub.resolve(name) for name in names}
-    copies = {name: _own_file(folder) for name, folder in folders.items()}
+    copies = {name: _own_file(folder) for name, folder in folders.items()}  # before hours of work, as it may refuse
     models = {name: AttributeModel.from_pretrained(folder, device=device) for name, folder in folders.items()}
     try:
         check_comparable(models)
@@ -116,13 +116,12 @@ def _write_copy(name: str, copy: Path | None, output: Path, result: Mapping[str,
     """Writes the figures of a model to its folder. Gives a line that says so, or why not."""
     from csvae_hub import hub
 
-    if copy is None:
-        return f"{name}: the figures are in {output} only, since this is a packaged model or one of the Hub"
     try:
-        hub.write_json(copy, result)
+        if copy is not None:
+            hub.write_json(copy, result)
     except OSError as error:
         return f"{name}: the figures are in {output} only: {error}"
-    return f"{name}: the figures are in {copy}"
+    return f"{name}: the figures are in {copy or f'{output} only, since this is a packaged model or one of the Hub'}"
 
 
 def draw(
