@@ -21,21 +21,19 @@ from csvae_hub import hub
 from csvae_hub.data import AttributeData, SyntheticFaces
 from csvae_hub.evaluation import leakage, reconstruction
 from csvae_hub.evaluation.encoding import encode_data
-from csvae_hub.models import create_model
 from csvae_hub.training import Trainer, load_recipe
-from csvae_hub.training.objective import Objective
+from csvae_hub.training.recipes import objective_of
 
 SHARES = {"Wearing_Hat": 0.04, "Eyeglasses": 0.1}
 PLAIN = {
-    "model.flow": "0",
-    "trainer.rest_epochs": "0",
-    "trainer.grid_every_epochs": "0",
-    "objective.confusion": "0.0",
-    "objective.invariance": "0.0",
-    "objective.rest_consistency": "0.0",
+    "model.residual": "true",
+    "model.correction": "true",
+    "model.min_scale": "0.05",
+    "model.backbone.film": "true",
     "objective.negative_entropy": "100.0",
+    "parts.stronger_adversary": "{ steps = 8, memory = 4 }",
 }
-VARIANTS = {"balanced": "true", "as they are": "false"}
+VARIANTS = {"balanced": {"parts.balanced": "{}"}, "as they are": {}}
 
 
 def main() -> None:
@@ -43,7 +41,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--faces", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", required=True, type=Path)
     arguments = parser.parse_args()
     found: dict[str, Any] = hub.read_json(arguments.output) if arguments.output.is_file() else {"runs": {}}
@@ -51,23 +48,21 @@ def main() -> None:
     sizes = {"train": arguments.faces, "valid": 2_000, "test": 4_000}
     splits = [SyntheticFaces(n, 100 + i, 32, SHARES) for i, n in enumerate(sizes.values())]
     for seed in range(arguments.seeds):
-        for name, balanced in VARIANTS.items():
+        for name, part in VARIANTS.items():
             runs = found["runs"].setdefault(name, {})
             if str(seed) not in runs:
-                runs[str(seed)] = run(seed, balanced, splits, arguments)
+                runs[str(seed)] = run(seed, part, splits, arguments)
                 hub.write_json(arguments.output, found)
                 arguments.output.with_suffix(".md").write_text(table(found["runs"]), encoding="utf-8")
     print(table(found["runs"]))
 
 
-def run(seed: int, balanced: str, splits: list[SyntheticFaces], arguments: argparse.Namespace) -> dict[str, Any]:
+def run(seed: int, part: dict[str, str], splits: list[SyntheticFaces], arguments: argparse.Namespace) -> dict[str, Any]:
     """Trains one model and probes its z."""
-    options = {"trainer.seed": str(seed), "trainer.epochs": str(arguments.epochs), "objective.balanced": balanced}
-    recipe = load_recipe("synthetic-faces", {**PLAIN, **options, "trainer.num_threads": str(arguments.threads)})
+    options = {"trainer.seed": str(seed), "trainer.epochs": str(arguments.epochs), **part}
+    recipe = load_recipe("paper-faces", {**PLAIN, **options})
     torch.manual_seed(seed)
-    share = torch.from_numpy(splits[0].labels).mean(0)
-    objective = Objective(create_model(recipe.model), recipe.objective, share=share)
-    model = Trainer(objective, recipe.trainer, splits[0], quiet=True).fit()
+    model = Trainer(objective_of(recipe, splits[0]), recipe.trainer, splits[0], quiet=True).fit()
     parts: list[AttributeData] = [split.select(model.attributes) for split in splits]
     train, valid, test = (encode_data(model, part) for part in parts)
     labels = (parts[0].labels, parts[1].labels, parts[2].labels)

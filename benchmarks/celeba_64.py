@@ -1,14 +1,13 @@
-"""Makes the packaged weights `celeba-64` from nothing: train in three parts, store as float16, measure, draw.
+"""Makes the packaged weights `celeba-64` from nothing: train, store as float16, measure, draw.
 
     python benchmarks/celeba_64.py --data FOLDER --run runs/celeba-64
 
-A run that was stopped is resumed. The judge is trained by the same script, apart from the model.
+A run that was stopped is resumed. The judges are trained by the same script, apart from the model.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,12 @@ import torch
 from PIL import Image
 
 from csvae_hub import hub
-from csvae_hub.card import CARD, make_card, with_results
 from csvae_hub.data import AttributeData, load_data
-from csvae_hub.evaluation import (
-    AttributeClassifier,
-    attribute_change,
-    evaluate,
-    markdown_table,
-    reconstruction,
-    train_classifier,
-)
-from csvae_hub.evaluation.report import JUDGE_DEPTH, JUDGE_WIDTH
-from csvae_hub.hub import replacing
+from csvae_hub.editing.aligned import put_back
+from csvae_hub.evaluation import Judges, attribute_change, evaluate, reconstruction, train_judges
+from csvae_hub.hub import CARD, replacing
+from csvae_hub.hub.card import make_card, with_results
+from csvae_hub.hub.card_tables import figures
 from csvae_hub.images import grid, load_images
 from csvae_hub.models import CSVAE
 from csvae_hub.training import load_recipe, train
@@ -41,36 +34,26 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="pictures with attributes.csv, splits train, valid, test")
     parser.add_argument("--run", type=Path, default=Path("runs/celeba-64"))
     parser.add_argument("--weights", type=Path, default=hub.PACKAGED / "celeba-64")
-    parser.add_argument("--judge", type=Path, default=Path("runs/judge"), help="kept here between starts")
+    parser.add_argument("--judges", type=Path, default=Path("runs/judges"), help="kept here between starts")
     arguments = parser.parse_args()
 
-    parts = ("celeba-64", "celeba-64-edits", "celeba-64-settled")
-    before: Path | None = None
-    record: dict[str, object] = {}
-    for part in parts:
-        if before is not None and not (arguments.run / part / "guide").exists():
-            shutil.copytree(before.parent / "guide", arguments.run / part / "guide")  # the same one, trained once
-        train(load_recipe(part), arguments.data, arguments.run / part, initial=before)
-        before = arguments.run / part / "model"
-        record[part] = hub.read_json(before / "training.json")
-    assert before is not None
-    CSVAE.from_pretrained(before).save_pretrained(
-        arguments.weights, dtype=torch.float16, extra={"training.json": record}
-    )
+    trained = train(load_recipe("celeba-64"), arguments.data, arguments.run)
+    record = hub.read_json(arguments.run / "model/training.json")
+    trained.save_pretrained(arguments.weights, dtype=torch.float16, extra={"training.json": record})
     model = CSVAE.from_pretrained(arguments.weights, device="cpu")
     size = model.config.image_size
     splits = [load_data(arguments.data, model.attributes, split, size) for split in ("train", "valid", "test")]
-    judge = load_judge(arguments.judge, splits[0])
-    result = evaluate(model, *splits, judge, progress=lambda line: print(line, flush=True))
-    result["command"] = "csvae eval celeba-64 --data FOLDER --judge runs/judge -o evaluation.json"
+    judges = load_judges(arguments.judges, splits[0])
+    result = evaluate(model, *splits, judges, put_back=put_back, progress=lambda line: print(line, flush=True))
+    result["command"] = "csvae eval celeba-64 --data FOLDER --judges runs/judges -o evaluation.json"
     hub.write_json(arguments.weights / "evaluation.json", result)
     renew_card(arguments.weights / CARD, result)
-    print(markdown_table(result))
+    print(figures(result, model.attributes))
     valid = {
         "command": "python benchmarks/celeba_64.py --data FOLDER",
         "split": "valid",
         "reconstruction": reconstruction(model, splits[1]),
-        "attribute_change": attribute_change(model, splits[1], judge),
+        "attribute_change": attribute_change(model, splits[1], judges),
     }
     hub.write_json(ROOT / "docs/results/celeba-64-valid.json", valid)
     draw(model, arguments.weights / "samples.png", ROOT / "docs/images/edits.png")
@@ -83,12 +66,11 @@ def renew_card(path: Path, evaluation: dict[str, Any]) -> None:
         temporary.write_text(with_results(card, evaluation, path.parent.name), encoding="utf-8")
 
 
-def load_judge(folder: Path, data: AttributeData) -> AttributeClassifier:
-    """The judge in a folder, trained where there is none yet."""
-    if not (folder / hub.CONFIG).is_file():
-        sizes = {"width": JUDGE_WIDTH, "depth": JUDGE_DEPTH}
-        train_classifier(data, epochs=11, seed=1, **sizes, precision="bfloat16").save(folder)
-    return AttributeClassifier.load(folder)
+def load_judges(folder: Path, data: AttributeData) -> Judges:
+    """The judges in a folder, trained where there are none yet."""
+    if not folder.is_dir():
+        train_judges(data, seed=1, progress=print).save(folder)
+    return Judges.load(folder)
 
 
 @torch.no_grad()

@@ -118,7 +118,7 @@ def served() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from csvae_hub.cli_demo import demo; demo()", "--port", str(port)]
+    command = [sys.executable, "-c", "from csvae_hub.cli import main; main()", "demo", "--port", str(port)]
     server = subprocess.Popen([*command, "--device", "cpu"], stdout=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}/"
     try:

@@ -1,14 +1,13 @@
-"""How long a packaged model takes to load, and what it holds in memory meanwhile, beside the least that it could take.
+"""Times the loading of a packaged model and its peak of memory, beside reading the file and building the modules.
 
     python benchmarks/loading.py -o docs/results/loading.json
 
-The least is to read the file and to build the modules on the meta device. Every part is timed in processes of its own,
-in turns, the file in the system's cache, on one thread. A ratio is taken within each turn, and the median of all turns
-is kept. Reading is `load_file` with its bytes read into memory; building is timed for the first time in a process, when
-torch imports what the meta device needs, and again. Loading is timed for the first time, and includes the search for
-NaN. Packaged weights are float16 and loading makes float32 of them, so the same weights stored as float32 are timed
-too. Seconds are of the processor, since a busy machine stretches those of the wall, which are given beside. Linux only:
-memory is what /proc says of the process at most, less what it had before, the code that first runs then included.
+Loading reads the file, looks for NaN, builds the modules with random numbers and copies the tensors into them. Each
+part is timed in processes of its own, in turns, with the file in the system's cache, on one thread. The medians of all
+turns are kept. `meta` builds the modules on the meta device instead, which imports much of torch on first use. Packaged
+weights are float16 and become float32 when they are loaded, so the same weights as float32 are timed too. Seconds are
+of the processor; those of the wall are given beside. Linux only: memory is the process's peak in /proc, less its
+size before.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROUNDS = 15
-PARTS = ("read", "build", "load", "read float32", "load float32")
+PARTS = ("read", "build", "meta", "load", "read float32", "load float32")
 
 
 def measure(part: str, folder: Path) -> dict[str, float]:
@@ -35,23 +34,22 @@ def measure(part: str, folder: Path) -> dict[str, float]:
     from safetensors.torch import load_file
 
     from csvae_hub import hub
-    from csvae_hub.config import ModelConfig, from_dict
     from csvae_hub.models import CSVAE
 
     torch.set_num_threads(1)
     torch.rand(10, 10) @ torch.rand(10, 10)
     path = folder / hub.WEIGHTS
     path.read_bytes()
-    kept = ("format_version", "csvae_hub_version")
-    config = from_dict(ModelConfig, {k: v for k, v in hub.read_config(folder).items() if k not in kept})
+    config = hub.read_model_config(folder)
 
-    def build() -> object:
+    def meta() -> object:
         with torch.device("meta"):
             return CSVAE(config)
 
     calls: dict[str, Callable[[], object]] = {
         "read": lambda: load_file(path, backend="pread"),
-        "build": build,
+        "build": lambda: CSVAE(config),
+        "meta": meta,
         "load": lambda: CSVAE.from_pretrained(folder, device="cpu"),
     }
     call = calls[part.partition(" ")[0]]
@@ -93,27 +91,23 @@ def summary(folder: Path, wide: Path, rounds: int) -> dict[str, object]:
     size = 4 * numbers(folder)
     return {
         "medians": medians,
-        **{
-            f"load_over_read_and_{name}_build{kind.replace(' ', '_')}": ratio(seen, kind, key)
-            for kind in ("", " float32")
-            for name, key in (("first", "seconds"), ("later", "again"))
-        },
+        **{f"load_over_read_and_build{kind.replace(' ', '_')}": ratio(seen, kind) for kind in ("", " float32")},
         "model_bytes": size,
         "peak_over_model": medians["load"]["peak_bytes"] / size,
         "peak_over_model_float32_file": medians["load float32"]["peak_bytes"] / size,
     }
 
 
-def ratio(seen: dict[str, list[dict[str, float]]], kind: str, build: str) -> float:
-    """Loading by the least, which takes the first build of a process or a later one: the median over the turns."""
+def ratio(seen: dict[str, list[dict[str, float]]], kind: str) -> float:
+    """Loading over its two parts: the median over the turns."""
     turns = zip(seen[f"load{kind}"], seen[f"read{kind}"], seen["build"], strict=True)
-    return statistics.median(load["seconds"] / (read["seconds"] + least[build]) for load, read, least in turns)
+    return statistics.median(load["seconds"] / (read["seconds"] + build["seconds"]) for load, read, build in turns)
 
 
 def numbers(folder: Path) -> int:
     from csvae_hub import hub
 
-    return hub.open_weights(folder).numbers
+    return sum(tensor.numel() for tensor in hub.load_tensors(folder).values())
 
 
 def main() -> None:

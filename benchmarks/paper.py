@@ -4,7 +4,7 @@
     python benchmarks/paper.py celeba --data FOLDER --seeds 1
 
 For each data set all four models follow the same recipe with each seed and are measured by `csvae_hub.evaluation` with
-one judge, which is trained on the train split of other faces than they are measured on. Writes
+two judges, which are trained on the train split of other faces than they are measured on. Writes
 docs/results/paper-<data set>.json and, from it, the table .md beside it. Runs that the JSON holds are passed over, so
 that it can be stopped and started again; delete the JSON to begin anew.
 """
@@ -27,38 +27,21 @@ import torch
 from csvae_hub import hub
 from csvae_hub.config import to_dict
 from csvae_hub.data import AttributeData, load_data
-from csvae_hub.evaluation import AttributeClassifier, comparison_table, evaluate, leakage, train_judge
+from csvae_hub.evaluation import Judges, comparison_table, evaluate, leakage, train_judges
 from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.images import grid
 from csvae_hub.models import AttributeModel
 from csvae_hub.training import Recipe, load_recipe, train
-from csvae_hub.training.run_log import attribute_grid
+from csvae_hub.training.grids import attribute_grid
 
-RECIPES = {"swiss-roll": "swiss-roll", "synthetic-faces": "paper-synthetic-faces", "celeba": "paper-celeba"}
-AS_IN_THE_PAPER = {
-    "objective.confusion": "0.0",
-    "objective.invariance": "0.0",
-    "objective.rest_consistency": "0.0",
-    "model.flow": "0",
-    "trainer.rest_epochs": "0",
-}
-VARIANTS: dict[str, dict[str, str]] = {
-    "csvae": {"model.model": "csvae"},
-    "cond-vae": {"model.model": "cond-vae", **AS_IN_THE_PAPER},
-    "cond-vae-info": {"model.model": "cond-vae-info", **AS_IN_THE_PAPER},
-    "vae": {"model.model": "vae", **AS_IN_THE_PAPER},
-    "cond-vae, large z": {"model.model": "cond-vae", **AS_IN_THE_PAPER},
-    "cond-vae-info, large z": {"model.model": "cond-vae-info", **AS_IN_THE_PAPER},
-    "vae, large z": {"model.model": "vae", **AS_IN_THE_PAPER},
-    "csvae, entropy alone": {"model.model": "csvae", **AS_IN_THE_PAPER, "objective.negative_entropy": "300.0"},
-    "csvae, no flow": {"model.model": "csvae", "model.flow": "0"},
-    "cond-vae-info, our terms": {"model.model": "cond-vae-info", "objective.negative_cross_entropy": "0.0"},
-}
-"""What is compared, as overrides of the recipe. A large z has as many numbers as CSVAE has in z and w together; the
-last three say what the parts beyond the paper do.
-"""
+RECIPES = {"swiss-roll": "paper-swiss-roll", "synthetic-faces": "paper-faces", "celeba": "paper-celeba"}
+"""The paper's objective, without a part of ours."""
+
+OURS = {"swiss-roll": "swiss-roll", "synthetic-faces": "synthetic-faces"}
+"""The same sizes and data with our parts."""
 
 MODELS = ("csvae", "cond-vae", "cond-vae-info", "vae")
+VARIANTS = (*MODELS, "csvae, ours", "cond-vae-info, ours")
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 TEST_SEED, PROBE_SEED = 5, 6
 """The drawn faces that the models are measured on are of another seed than those that options were chosen by; those
@@ -70,7 +53,7 @@ def main() -> None:
     parser.add_argument("sets", nargs="+", choices=RECIPES)
     parser.add_argument("--data", type=Path, help="a folder of CelebA with attributes.csv, for celeba")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--models", nargs="+", choices=VARIANTS, default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=VARIANTS, default=VARIANTS[:-1])
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where training leaves its folders")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
@@ -87,14 +70,14 @@ def compare_on(name: str, arguments: argparse.Namespace) -> None:
     found: dict[str, Any] = hub.read_json(path) if path.is_file() else {"runs": {}}
     recipe = recipe_of(name, "csvae", 0, arguments)
     splits = splits_of(name, recipe, arguments.data)
-    judge = judge_of(splits[0], arguments.runs / name / "judge") if recipe.model.is_image else None
+    judges = judges_of(splits[0], arguments.runs / name / "judges") if recipe.model.is_image else None
     found["command"] = shlex.join(["python", "benchmarks/paper.py", *sys.argv[1:]])
     found["torch"], found["recipe"] = torch.__version__, to_dict(recipe)
     for seed in range(arguments.seeds):
-        for model in arguments.models:
+        for model in (m for m in arguments.models if m in MODELS or name in OURS):
             of_model = found["runs"].setdefault(model, {})
             if str(seed) not in of_model:
-                of_model[str(seed)] = run(name, model, seed, splits, judge, arguments)
+                of_model[str(seed)] = run(name, model, seed, splits, judges, arguments)
                 hub.write_json(path, found)
                 path.with_suffix(".md").write_text(table(found), encoding="utf-8")
                 print(table(found), flush=True)
@@ -103,15 +86,11 @@ def compare_on(name: str, arguments: argparse.Namespace) -> None:
 
 
 def recipe_of(name: str, model: str, seed: int, arguments: argparse.Namespace) -> Recipe:
-    """The recipe of a data set for one of `VARIANTS`; that of the Swiss roll has no terms beyond the paper's."""
+    """The recipe of a data set for one of `VARIANTS`."""
+    kind, _, ours = model.partition(", ")
     overrides = dict(pair.partition("=")[::2] for pair in arguments.overrides)
-    ours = VARIANTS[model] if name != "swiss-roll" else {"model.model": VARIANTS[model]["model.model"]}
-    overrides |= {**ours, "trainer.seed": str(seed)}
-    recipe = load_recipe(RECIPES[name], overrides)
-    if model.endswith("large z"):
-        numbers = recipe.model.z_dim + len(recipe.model.attributes) * recipe.model.w_dim
-        return load_recipe(RECIPES[name], {**overrides, "model.z_dim": str(numbers)})
-    return recipe
+    recipes = OURS if ours else RECIPES
+    return load_recipe(recipes[name], {**overrides, "model.model": kind, "trainer.seed": str(seed)})
 
 
 def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeData]:
@@ -121,16 +100,16 @@ def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeDat
     for split in ("train", "valid", "test"):
         source = str(data) if name == "celeba" else name
         examples = recipe.data.examples if split == "train" else 2_000
-        seed = TEST_SEED if split == "test" else recipe.data.seed
+        seed = TEST_SEED if split == "test" else 0
         found.append(load_data(source, recipe.model.attributes, split, size, examples=examples, seed=seed))
     return found
 
 
-def judge_of(data: AttributeData, folder: Path) -> AttributeClassifier:
-    """The judge of an earlier start, or one trained now."""
-    if not (folder / hub.CONFIG).is_file():
-        train_judge(data, seed=1, precision="bfloat16", progress=print).save(folder)
-    return AttributeClassifier.load(folder)
+def judges_of(data: AttributeData, folder: Path) -> Judges:
+    """The judges of an earlier start, or new ones."""
+    if not folder.is_dir():
+        train_judges(data, seed=1, progress=print).save(folder)
+    return Judges.load(folder)
 
 
 def run(
@@ -138,7 +117,7 @@ def run(
     model: str,
     seed: int,
     splits: Sequence[AttributeData],
-    judge: AttributeClassifier | None,
+    judges: Judges | None,
     arguments: argparse.Namespace,
 ) -> dict[str, Any]:
     """Trains one model with one seed and measures it."""
@@ -147,7 +126,7 @@ def run(
     started = time.monotonic()
     trained = train(recipe, arguments.data if name == "celeba" else None, folder, quiet=True)
     seconds = round(time.monotonic() - started)
-    result = evaluate(trained, splits[0], splits[1], splits[2], judge, seed=seed)
+    result = evaluate(trained, splits[0], splits[1], splits[2], judges, seed=seed)
     if not recipe.model.is_image:
         result["attribute_change"] = crossed(trained, splits[2])
     if name == "synthetic-faces":
@@ -191,7 +170,7 @@ def draw(data: AttributeData, arguments: argparse.Namespace) -> None:
     """Four test faces, their reconstruction and each attribute switched, by each model in turn (seed 0)."""
     images = data.batch(torch.arange(4))[0]
     rows: list[torch.Tensor] = []
-    for model in MODELS:
+    for model in VARIANTS[:-1]:
         folder = folder_of("synthetic-faces", model, 0, arguments) / "model"
         if folder.is_dir():
             rows.append(attribute_grid(AttributeModel.from_pretrained(folder), images))

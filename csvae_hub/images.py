@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, Union
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -166,14 +167,11 @@ def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
         raise ImageError(f"expected pictures (B, C, H, W) of 1 or 3 channels, at least one, got {tuple(images.shape)}")
     if columns < 1:
         raise ImageError(f"expected at least one column, got {columns}")
-    count, channels, height, width = images.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    canvas = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
-    for i, image in enumerate(images.detach()):
-        top, left = i // columns * (height + gap), i % columns * (width + gap)
-        canvas[:, top : top + height, left : left + width] = image
-    return to_picture(canvas)
+    columns = min(columns, len(images))
+    blanks = -len(images) % columns
+    cells = F.pad(images.detach(), (0, gap, 0, gap, 0, 0, 0, blanks), value=1.0)
+    canvas = rearrange(cells, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
+    return to_picture(canvas[:, : canvas.shape[1] - gap, : canvas.shape[2] - gap])
 
 
 def _read_list(images: Any, preprocessor: Preprocessor) -> list[_Item]:

@@ -1,19 +1,23 @@
-"""The inference networks: heads on a backbone's features, each a module that gives a distribution's parameters."""
+"""The model's distributions: each is a module that, called, gives a torch Distribution."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.distributions import Independent
 
+from csvae_hub import distributions
+from csvae_hub.backbones.base import Backbone
 from csvae_hub.backbones.mlp import mlp
-from csvae_hub.config import AttributePrior
-from csvae_hub.distributions import diagonal_gaussian
-from csvae_hub.flows import ConditionalFlow
+from csvae_hub.config import AttributePrior, LikelihoodConfig
+from csvae_hub.erasure import ConditionalFlow, LinearEraser
 
 LOG_SCALE_RANGE = (-7.0, 2.0)
-"""Bounds of the log of a posterior's scale: keeps exp() finite and a KL from exploding on the first steps."""
+"""Bounds of the log of a posterior's scale: they keep exp() finite and a KL from exploding on the first steps."""
 
 
 def bounded_scale(raw: Tensor) -> Tensor:
@@ -22,11 +26,20 @@ def bounded_scale(raw: Tensor) -> Tensor:
 
 
 class PosteriorZ(nn.Module):
-    """q(z | x) on features (B, features): a diagonal Gaussian over z (B, z_dim).
+    """q(z | x): a diagonal Gaussian over z (B, z_dim), linear in the backbone's features.
 
-    Its mean is linear in the features plus a correction by one hidden layer, zero at the start: what z must not say of
-    y is seldom linear in features that other heads want to say y. The eraser (`erase`) and the flow (of `flow` hidden
-    units) come after that; both need to know how many `attributes` there are.
+    Ours, each off by default: `correction` adds a hidden layer to the mean, zero at the start. `min_scale` is a lower
+    bound of the scale; without it y can hide in nearly noise-free directions. `erase` (a `LinearEraser`) and `flow` (a
+    `ConditionalFlow` of that width) change the mean. With a grid, z is (channels, grid, grid), flattened, and a
+    convolution reads it from the map behind the features.
+
+    Args:
+        features: how many numbers of the features are read; with a grid, the channels of the map.
+        z_dim: size of z.
+        attributes: how many attributes there are.
+        told: read y (B, attributes) beside the features, as CondVAE's encoder does.
+        grid: side of z's grid; 1 for a vector.
+        correction, min_scale, erase, flow: see above.
     """
 
     def __init__(
@@ -35,122 +48,57 @@ class PosteriorZ(nn.Module):
         z_dim: int,
         attributes: int = 0,
         *,
+        told: bool = False,
+        grid: int = 1,
+        correction: bool = False,
+        min_scale: float = 0.0,
         erase: bool = False,
         flow: int = 0,
-        min_scale: float = 0.0,
     ) -> None:
         super().__init__()
-        self.min_scale = min_scale
-        self.head = nn.Linear(features, 2 * z_dim)
-        first, last = nn.Linear(features, features), nn.Linear(features, z_dim)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.correction = nn.Sequential(first, nn.SiLU(), last)
+        self.told, self.grid, self.min_scale = told, grid, min_scale
+        self.inputs = features * grid**2
+        features += attributes if told else 0
+        self.head = nn.Linear(features, 2 * z_dim) if grid == 1 else nn.Conv2d(features, 2 * z_dim // grid**2, 3, 1, 1)
+        self.correction: nn.Module | None = None
+        if correction:
+            first, last = nn.Linear(features, features), nn.Linear(features, z_dim)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.correction = nn.Sequential(first, nn.SiLU(), last)
         self.eraser = LinearEraser(z_dim, attributes) if erase else None
         self.flow = ConditionalFlow(z_dim, attributes, flow) if flow else None
 
-    def forward(self, features: Tensor, y: Tensor | None = None, *, observe: bool = True) -> Independent:
-        """The distribution of z for features (B, features).
-
-        Args:
-            features: of a backbone.
-            y: (B, k) without NaN. A flow can't do without; the eraser in training learns from it what to erase.
-            observe: whether the eraser, in training, takes these examples into its moments.
-        """
-        linear, raw = self.head(features).float().chunk(2, dim=-1)
-        loc = linear + self.correction(features).float()
+    def forward(self, features: Tensor, y: Tensor | None = None) -> Independent:
+        """The distribution of z for features (B, …); y (B, k) without NaN, where it is told or there is a flow."""
+        loc, raw = self.code(features, y)
         if self.eraser is not None:
-            if self.training and observe and y is not None:
-                self.eraser.observe(loc.detach(), y)
             loc = self.eraser(loc)
         if self.flow is not None:
             assert y is not None
             loc = self.flow(loc, y)
-        return diagonal_gaussian(loc, self.min_scale + bounded_scale(raw - 1))
+        return distributions.diagonal_gaussian(loc, self.min_scale + bounded_scale(raw - 1))
 
-    def code(self, features: Tensor) -> Tensor:
-        """The mean of z (B, z_dim) before the eraser and the flow."""
-        return self.head(features).float().chunk(2, dim=-1)[0] + self.correction(features).float()
-
-
-class LinearEraser(nn.Module):
-    """The smallest affine change of h after which no linear probe reads y (LEACE, Belrose et al. 2023).
-
-    r(h) = h − W⁺ P W (h − E h) with W = Σ_hh^(−½) and P the projection on the columns of W Σ_hy. The moments are
-    running averages, updated by `observe`, and P is computed anew at every 8th of its calls; the identity until then.
-    All are buffers: nothing here is trained.
-    """
-
-    mean_h: Tensor
-    mean_y: Tensor
-    second_hh: Tensor
-    cross_hy: Tensor
-    projection: Tensor
-    weight: Tensor
-    batches: Tensor
-
-    def __init__(self, dim: int, attributes: int, momentum: float = 0.003) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.register_buffer("mean_h", torch.zeros(dim))
-        self.register_buffer("mean_y", torch.zeros(attributes))
-        self.register_buffer("second_hh", torch.zeros(dim, dim))
-        self.register_buffer("cross_hy", torch.zeros(dim, attributes))
-        self.register_buffer("projection", torch.zeros(dim, dim))
-        self.register_buffer("weight", torch.zeros(()))
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """Erased h, (B, dim) to (B, dim)."""
-        mean = self.mean_h.to(h) / self.weight.to(h).clamp(min=1e-8)
-        return h - (h - mean) @ self.projection.to(h).T
-
-    def fit(self, h: Tensor, y: Tensor) -> None:
-        """Sets the moments to those of h (N, dim) and y (N, attributes) alone."""
-        for buffer in self.buffers():
-            buffer.zero_()
-        self.observe(h, y)
-
-    @torch.no_grad()
-    def observe(self, h: Tensor, y: Tensor) -> None:
-        """Takes a batch h (B, dim), y (B, attributes) without NaN into the running moments."""
-        m = self.momentum
-        h, y = h.float(), y.float()
-        n = len(h)
-        for buffer, value in (
-            (self.mean_h, h.mean(0)),
-            (self.mean_y, y.mean(0)),
-            (self.second_hh, h.T @ h / n),
-            (self.cross_hy, h.T @ y / n),
-            (self.weight, torch.ones((), device=h.device)),
-        ):
-            buffer.mul_(1 - m).add_(value, alpha=m)
-        if self.batches % 8 == 0:
-            self.solve()
-        self.batches += 1
-
-    @torch.no_grad()
-    def solve(self) -> None:
-        """Computes the projection from the moments."""
-        mean_h, mean_y = self.mean_h / self.weight, self.mean_y / self.weight
-        covariance = (self.second_hh / self.weight - mean_h[:, None] * mean_h).double()
-        cross = (self.cross_hy / self.weight - mean_h[:, None] * mean_y).double()
-        values, vectors = torch.linalg.eigh(covariance)
-        kept = values > 1e-6 * values.max().clamp(min=1e-12)
-        inverse_root = torch.where(kept, values.clamp(min=1e-30).rsqrt(), torch.zeros_like(values))
-        root = torch.where(kept, values.clamp(min=0).sqrt(), torch.zeros_like(values))
-        whiten = (vectors * inverse_root) @ vectors.T
-        colour = (vectors * root) @ vectors.T
-        u, s, _ = torch.linalg.svd(whiten @ cross, full_matrices=False)
-        u = u * (s > 1e-5 * s.max().clamp(min=1e-12))
-        self.projection.copy_(colour @ (u @ u.T) @ whiten)
+    def code(self, features: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The mean of z (B, z_dim) before eraser and flow, and the unbounded log of its scale."""
+        h = features[:, -self.inputs :] if self.grid > 1 else features
+        if self.grid > 1:
+            h = rearrange(h, "b (c h w) -> b c h w", h=self.grid, w=self.grid)
+        if self.told:
+            assert y is not None
+            beside = y.to(h) if self.grid == 1 else repeat(y.to(h), "b k -> b k h w", h=self.grid, w=self.grid)
+            h = torch.cat([h, beside], 1)
+        loc, raw = self.head(h).float().chunk(2, dim=1)
+        if self.correction is not None:
+            loc = loc + self.correction(h).float()
+        return loc.flatten(1), raw.flatten(1)
 
 
 class PosteriorW(nn.Module):
     """q(w | x, y) on features (B, features) and y (B, k): a diagonal Gaussian over w (B, k, w_dim).
 
-    w_i is told y_i alone of y. With a `prior` given on call, the output is an offset from it in units of its scale
-    (as in NVAE, Vahdat and Kautz 2020), near zero at the start.
+    w_i is told y_i alone of y. With a `prior` given on call (ours), the output is an offset from it in units of its
+    scale, as in NVAE (Vahdat and Kautz 2020), near zero at the start.
     """
 
     def __init__(self, features: int, attributes: int, w_dim: int, hidden: int = 64) -> None:
@@ -162,44 +110,83 @@ class PosteriorW(nn.Module):
         self.bias = nn.Parameter(torch.zeros(attributes, 2 * w_dim))
 
     def forward(self, features: Tensor, y: Tensor, prior: Independent | None = None) -> Independent:
-        """The distribution of w for features (B, features) and y (B, k) without NaN."""
-        hidden = self.lift(features).float().unflatten(1, self.shape) + (2 * y - 1)[..., None] * self.of_y
+        """The distribution of w for features (B, …) and y (B, k) without NaN."""
+        lifted = self.lift(features[:, : self.lift.in_features])
+        hidden = lifted.float().unflatten(1, self.shape) + (2 * y - 1)[..., None] * self.of_y
         loc, raw = (torch.einsum("bkh,khd->bkd", F.silu(hidden), self.out.to(hidden)) + self.bias).chunk(2, dim=-1)
         if prior is None:
-            return diagonal_gaussian(loc, bounded_scale(raw), 2)
-        return diagonal_gaussian(prior.mean + prior.stddev * loc, prior.stddev * bounded_scale(raw), 2)
-
-
-class Adversary(nn.Module):
-    """q(y | z): logits (B, k) of k Bernoullis from z (B, z_dim), standardised by running moments."""
-
-    def __init__(self, z_dim: int, attributes: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm1d(z_dim, affine=False)
-        self.net = mlp(z_dim, *[width] * depth, attributes)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Logits (B, k)."""
-        return self.net(self.norm(z.to(next(self.parameters()).dtype)))
+            return distributions.diagonal_gaussian(loc, bounded_scale(raw), 2)
+        loc, scale = prior.mean + prior.stddev * loc, prior.stddev * bounded_scale(raw)
+        return distributions.diagonal_gaussian(loc, scale, 2)
 
 
 class PriorW(nn.Module):
     """p(w | y): for each attribute a diagonal Gaussian that depends on y_i alone; learned on request.
 
-    At y between 0 and 1 location and log scale are interpolated; beyond, the location is extrapolated and the scale
-    stays: that is what a float means in an edit.
+    At y between 0 and 1 it interpolates location and log scale. Beyond, it extrapolates the location and keeps the
+    scale: that is the meaning of a number in an edit.
     """
 
     def __init__(self, priors: list[AttributePrior], w_dim: int, learned: bool = False) -> None:
         super().__init__()
         loc = torch.tensor([[p.absent_loc, p.present_loc] for p in priors])
         log_scale = torch.tensor([[p.absent_scale, p.present_scale] for p in priors]).log()
-        self.loc = nn.Parameter(loc[..., None].repeat(1, 1, w_dim), requires_grad=learned)
-        self.log_scale = nn.Parameter(log_scale[..., None].repeat(1, 1, w_dim), requires_grad=learned)
+        self.loc = nn.Parameter(repeat(loc, "k c -> k c d", d=w_dim).clone(), requires_grad=learned)
+        self.log_scale = nn.Parameter(repeat(log_scale, "k c -> k c d", d=w_dim).clone(), requires_grad=learned)
 
     def forward(self, y: Tensor) -> Independent:
         """The distribution of w (B, k, w_dim) for y (B, k)."""
         between = y[..., None]
         loc = self.loc[:, 0] + between * (self.loc[:, 1] - self.loc[:, 0])
         log_scale = self.log_scale[:, 0] + between.clamp(0, 1) * (self.log_scale[:, 1] - self.log_scale[:, 0])
-        return diagonal_gaussian(loc, log_scale.exp(), 2)
+        return distributions.diagonal_gaussian(loc, log_scale.exp(), 2)
+
+
+class PosteriorY(nn.Sequential):
+    """q(y | x) on features (B, features), the attribute classifier (ours): k Bernoullis, one hidden layer."""
+
+    def __init__(self, features: int, attributes: int) -> None:
+        super().__init__(*mlp(features, features // 2, attributes))
+        self.features = features
+
+    def forward(self, input: Tensor) -> Independent:  # noqa: A002
+        """The distribution of y (B, k) for features (B, …)."""
+        return distributions.bernoullis(super().forward(input[:, : self.features]).float())
+
+
+class Adversary(nn.Module):
+    """q_δ(y | z): k Bernoullis from z (B, z_dim), standardised by running moments; convolutions where z has a grid."""
+
+    def __init__(self, z_dim: int, attributes: int, hidden: tuple[int, ...], grid: int = 1) -> None:
+        super().__init__()
+        self.grid = grid
+        channels, first = z_dim // grid**2, hidden[0] if hidden else attributes
+        self.norm = nn.BatchNorm1d(z_dim, affine=False) if grid == 1 else nn.BatchNorm2d(channels, affine=False)
+        if grid == 1:
+            self.net = mlp(z_dim, *hidden, attributes)
+        else:
+            narrow, wide = (max(1, first // part) for part in (4, 2))
+            convolutions = [nn.Conv2d(channels, narrow, 3, 1, 1), nn.Conv2d(narrow, wide, 4, 2, 1)]
+            flat = wide * (grid // 2) ** 2
+            layers = [layer for conv in convolutions for layer in (conv, nn.LeakyReLU(0.2))]
+            self.net = nn.Sequential(*layers, nn.Flatten(), mlp(flat, *hidden, attributes))
+
+    def forward(self, z: Tensor) -> Independent:
+        """The distribution of y (B, k)."""
+        z = z if self.grid == 1 else rearrange(z, "b (c h w) -> b c h w", h=self.grid, w=self.grid)
+        return distributions.bernoullis(self.net(self.norm(z.to(next(self.parameters()).dtype))).float())
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """p(x | z, w): the backbone's decoder and a likelihood. It has no parameters but the backbone's."""
+
+    backbone: Backbone
+    config: LikelihoodConfig
+
+    def __call__(self, z: Tensor, condition: Tensor) -> Independent:
+        """The distribution of x (B, *shape) for z (B, z_dim) and the condition (B, …): w flattened, or y."""
+        dtype = next(self.backbone.parameters()).dtype
+        mean = self.backbone.decode(z.to(dtype), condition.to(dtype)).float()
+        mean = mean.sigmoid() if len(self.backbone.shape) == 3 else mean
+        return distributions.likelihood(self.config.name, mean, self.config.scale)

@@ -1,6 +1,6 @@
-"""Pictures of what was measured: edits against leakage, the planes of the subspaces, a face over such a plane.
+"""Figures: edits against leakage, the planes of the subspaces, a face over such a plane.
 
-All give a `matplotlib.figure.Figure` made without pyplot, so that no window opens and no global state changes.
+All give a `matplotlib.figure.Figure` made without pyplot: no window opens and no global state changes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,14 +32,14 @@ PRESENT, ABSENT, UNKNOWN = "tab:blue", "tab:orange", "lightgrey"
 def edits_against_leakage(
     results: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]], probe: str = "mlp"
 ) -> Figure:
-    """A point for each model and seed: how well edits work (up) against how much z says of the attributes (right).
+    """A point for each model and seed: edits taken for the wished class (up) against leakage from z (right).
 
     Args:
         results: by the models' names what `evaluate` gave, or several such results, over seeds.
         probe: "mlp" or "logistic"; the greatest ROC AUC over the attributes is drawn.
 
     Raises:
-        ValueError: no result, an unknown probe, or a result without the share of wished edits or the leakage.
+        ValueError: no result, an unknown probe, or a result without wished edits or leakage.
         MissingExtraError: matplotlib is missing.
     """
     if not results or probe not in ("mlp", "logistic"):
@@ -55,7 +56,7 @@ def edits_against_leakage(
                 "of images with a judge that reads its attributes"
             )
         leaks, wished = zip(*points, strict=True)
-        axes.scatter(leaks, [100 * share for share in wished], label=name)
+        axes.scatter(leaks, [100 * rate for rate in wished], label=name)
     axes.axvline(0.5, color=UNKNOWN, zorder=0)
     axes.set_xlim(min(0.45, axes.get_xlim()[0]), 1.02)
     axes.set_ylim(-2, 102)
@@ -227,8 +228,8 @@ def _grid(model: AttributeModel, latents: Latents, name: str, points_of_w: Tenso
     for points in points_of_w.flatten(0, 1).split(64):
         rows = latents[torch.zeros(len(points), dtype=torch.long, device=latents.z.device)]
         decoded.append(model.decode(model.edit(rows, {name: points})).float().cpu())
-    pictures = torch.cat(decoded).expand(-1, 3, -1, -1).unflatten(0, points_of_w.shape[:2])
-    return pictures.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)
+    pictures = torch.cat(decoded).expand(-1, 3, -1, -1)
+    return rearrange(pictures, "(rows columns) c h w -> (rows h) (columns w) c", rows=len(points_of_w))
 
 
 def _colours(labels: NDArray[np.float32]) -> list[str]:

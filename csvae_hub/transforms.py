@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from csvae_hub.editing.blending import Paste, check_paste
 from csvae_hub.errors import ImageError
 from csvae_hub.images import load_images, to_picture
-from csvae_hub.models.base import AttributeModel, Value
+from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
 
 WORDS = ("flip", "random", "sample")

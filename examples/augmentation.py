@@ -21,9 +21,9 @@ from torch import Tensor
 from csvae_hub import hub
 from csvae_hub.data import AttributeData, SyntheticFaces
 from csvae_hub.evaluation import AttributeClassifier, train_classifier
-from csvae_hub.models import AttributeModel, create_model
+from csvae_hub.models import AttributeModel
 from csvae_hub.training import Trainer, load_recipe
-from csvae_hub.training.objective import Objective
+from csvae_hub.training.recipes import objective_of
 from csvae_hub.transforms import RandomSetAttribute
 
 TARGET, SPURIOUS, CORRELATION = "Smiling", "Eyeglasses", 0.98
@@ -44,11 +44,9 @@ class Changed(AttributeData):
 
 
 def train_csvae(data: AttributeData, seed: int, epochs: int, folder: Path) -> AttributeModel:
-    options = {"seed": seed, "epochs": epochs, "num_threads": 1, "grid_every_epochs": 0}
-    recipe = load_recipe(RECIPE, {f"trainer.{name}": str(value) for name, value in options.items()})
+    recipe = load_recipe(RECIPE, {"trainer.seed": str(seed), "trainer.epochs": str(epochs)})
     torch.manual_seed(seed)
-    objective = Objective(create_model(recipe.model), recipe.objective, share=torch.from_numpy(data.labels).mean(0))
-    return Trainer(objective, recipe.trainer, data, None, folder, quiet=True).fit()
+    return Trainer(objective_of(recipe, data), recipe.trainer, data, None, folder, quiet=True).fit()
 
 
 def groups(data: AttributeData) -> list[np.ndarray]:

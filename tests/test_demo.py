@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image, ImageCms
 
 from csvae_hub import hub
-from csvae_hub.cli_demo import demo
+from csvae_hub.cli import main
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.demo import Session, build, session, start
 from csvae_hub.demo.editors import Editors
@@ -376,7 +376,7 @@ def test_command_refuses_a_model_of_vectors_and_a_wrong_device(tmp_path, monkeyp
         (["--device", "toaster"], "--device toaster: expected cpu, cuda or cuda:N"),
         (["--port", "0"], "Invalid value for '--port'"),
     ):
-        result = CliRunner().invoke(demo, arguments)
+        result = CliRunner().invoke(main, ["demo", *arguments])
         assert result.exit_code == 2
         assert words in " ".join(result.output.split())
 

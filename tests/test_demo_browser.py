@@ -40,8 +40,8 @@ def watch(event, args):
             raise OSError("no network in this test")
 
 sys.addaudithook(watch)
-from csvae_hub.cli_demo import demo
-demo()
+from csvae_hub.cli import main
+main(["demo", *sys.argv[1:]])
 """
 
 

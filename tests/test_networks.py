@@ -1,4 +1,4 @@
-"""The heads: what each is told, and what the eraser leaves for a linear probe."""
+"""The networks: what each is told, and what distribution each gives."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import math
 
 import pytest
 import torch
-from torch.distributions import kl_divergence
+from torch.distributions import Bernoulli, Independent, Laplace, Normal, kl_divergence
 
-from csvae_hub.config import AttributePrior
-from csvae_hub.networks import LOG_SCALE_RANGE, Adversary, LinearEraser, PosteriorW, PosteriorZ, PriorW, bounded_scale
+from csvae_hub.backbones import create_backbone
+from csvae_hub.config import AttributePrior, BackboneConfig, LikelihoodConfig
+from csvae_hub.networks import (
+    LOG_SCALE_RANGE,
+    Adversary,
+    Decoder,
+    PosteriorW,
+    PosteriorY,
+    PosteriorZ,
+    PriorW,
+    bounded_scale,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -17,131 +27,56 @@ def _seed():
     torch.manual_seed(0)
 
 
-def leaking(n=400, dim=6, attributes=2):
-    """Correlated h that says much of y, linearly, and y."""
-    y = (torch.rand(n, attributes) < torch.tensor([0.5, 0.2])).float()
-    h = torch.randn(n, dim) @ torch.randn(dim, dim) + 3 * y @ torch.randn(attributes, dim) + 5
-    return h, y
-
-
-def read_by_least_squares(h, y):
-    """The share of y's variance that the best affine function of h explains, for each attribute."""
-    h, y = h.double() - h.double().mean(0), y.double() - y.double().mean(0)
-    answer = h @ torch.linalg.lstsq(h, y, rcond=1e-4, driver="gelsd").solution  # rounding is no reading
-    return answer.var(0) / y.var(0)
-
-
-# -- the eraser -------------------------------------------------------------------------------------------------------
-
-
-def test_before_it_has_seen_anything_the_eraser_is_the_identity():
-    h = torch.randn(5, 6)
-    assert torch.equal(LinearEraser(6, 2)(h), h)
-
-
-def test_a_linear_probe_reads_nothing_of_what_was_observed():
-    h, y = leaking()
-    eraser = LinearEraser(6, 2)
-    eraser.observe(h, y)
-    erased = eraser(h)
-    covariance = (erased - erased.mean(0)).T @ (y - y.mean(0)) / len(h)
-    assert read_by_least_squares(h, y).min() > 0.3
-    assert read_by_least_squares(erased, y).max() < 1e-6
-    assert covariance.abs().max() < 1e-4
-
-
-def test_a_logistic_probe_is_best_when_it_answers_the_share():
-    """Its loss is convex, and flat where it looks at nothing."""
-    h, y = leaking()
-    eraser = LinearEraser(6, 2)
-    eraser.observe(h, y)
-    for seen, flat in ((h, False), (eraser(h), True)):
-        weight, bias = torch.zeros(6, 2, requires_grad=True), y.mean(0).logit()
-        torch.nn.functional.binary_cross_entropy_with_logits(seen @ weight + bias, y).backward()
-        assert (weight.grad.abs().max().item() < 1e-5) == flat
-
-
-def test_as_little_as_possible_is_changed():
-    """As many directions as attributes go; the mean and what is uncorrelated with y stay."""
-    h, y = leaking()
-    eraser = LinearEraser(6, 2)
-    eraser.observe(h, y)
-    erased = eraser(h)
-    torch.testing.assert_close(erased.mean(0), h.mean(0), rtol=1e-4, atol=1e-4)
-    assert torch.linalg.matrix_rank(eraser.projection, atol=1e-4) == 2
-    torch.testing.assert_close(eraser(erased), erased, rtol=1e-3, atol=1e-3)
-
-
-def test_running_moments_converge_to_those_of_the_data():
-    h, y = leaking(n=2000)
-    eraser = LinearEraser(6, 2, momentum=0.05)
-    for _ in range(15):
-        for part in torch.randperm(2000).split(200):
-            eraser.observe(h[part], y[part])
-    assert read_by_least_squares(h, y).min() > 0.3
-    assert read_by_least_squares(eraser(h), y).max() < 0.01
-
-
-def test_the_first_batch_counts_whole_whatever_the_momentum():
-    h, y = leaking()
-    eraser = LinearEraser(6, 2, momentum=0.01)
-    eraser.observe(h, y)
-    assert read_by_least_squares(eraser(h), y).max() < 1e-4
-
-
-def test_a_dead_dimension_does_no_harm():
-    h, y = leaking()
-    h[:, 2] = 1.0
-    eraser = LinearEraser(6, 2)
-    eraser.observe(h, y)
-    assert eraser(h).isfinite().all()
-    assert read_by_least_squares(eraser(h)[:, [0, 1, 3, 4, 5]], y).max() < 1e-6
-
-
-def test_fitting_forgets_what_was_observed_before():
-    h, y = leaking()
-    fresh, used = LinearEraser(6, 2), LinearEraser(6, 2)
-    for _ in range(3):
-        used.observe(*leaking())
-    for eraser in (fresh, used):
-        eraser.fit(h, y)
-    assert torch.equal(used(h), fresh(h))
-    assert read_by_least_squares(fresh(h), y).max() < 1e-6
-
-
-def test_the_projection_is_computed_anew_at_every_8th_batch():
-    eraser, changes = LinearEraser(6, 2), []
-    for i in range(17):
-        before = eraser.projection.clone()
-        eraser.observe(*leaking(n=50))
-        if not torch.equal(eraser.projection, before):
-            changes.append(i)
-    assert changes == [0, 8, 16]
-
-
-def test_the_eraser_has_nothing_to_train():
-    assert list(LinearEraser(6, 2).parameters()) == []
-
-
 # -- q(z | x) ---------------------------------------------------------------------------------------------------------
 
 
-def test_posterior_z_observes_in_training_and_only_where_y_is_told():
-    head, features, y = PosteriorZ(5, 4, 2, erase=True), torch.randn(30, 5), torch.randint(2, (30, 2)).float()
-    head.train()(features)
-    head(features, y, observe=False)
-    head.eval()(features, y)
-    assert head.eraser.weight == 0
-    head.train()(features, y)
-    assert head.eraser.weight > 0
-    assert read_by_least_squares(head(features, y).mean.detach(), y).max() < 1e-4
-
-
 def test_the_code_is_the_mean_before_the_eraser():
-    head, features = PosteriorZ(5, 4, 2, erase=True).eval(), torch.randn(30, 5)
-    assert torch.equal(head.code(features), head(features).mean)
-    head.eraser.observe(head.code(features).detach(), torch.randint(2, (30, 2)).float())
-    assert torch.equal(head.eraser(head.code(features)), head(features).mean)
+    head, features = PosteriorZ(5, 4, 2, erase=True), torch.randn(30, 5)
+    code = head.code(features)[0]
+    assert torch.equal(code, head(features).mean)
+    head.eraser.observe(code.detach(), torch.randint(2, (30, 2)).float())
+    assert not torch.equal(head(features).mean, code)
+    assert torch.equal(head.eraser(code), head(features).mean)
+
+
+def test_asking_for_z_changes_no_moments():
+    head = PosteriorZ(5, 4, 2, erase=True).train()
+    before = {name: buffer.clone() for name, buffer in head.named_buffers()}
+    head(torch.randn(30, 5), torch.randint(2, (30, 2)).float())
+    assert all(torch.equal(before[name], buffer) for name, buffer in head.named_buffers())
+
+
+def test_the_correction_is_zero_at_the_start_and_changes_the_mean_alone():
+    head, features = PosteriorZ(5, 4, correction=True), torch.randn(30, 5)
+    loc, raw = head.code(features)
+    torch.testing.assert_close(torch.cat([loc, raw], 1), head.head(features))
+    torch.nn.init.normal_(head.correction[-1].weight)
+    corrected, same = head.code(features)
+    assert not torch.equal(corrected, loc)
+    assert torch.equal(same, raw)
+
+
+def test_what_is_told_reads_y_and_what_is_not_does_not():
+    features, y = torch.randn(30, 5), torch.randint(2, (30, 2)).float()
+    for told in (True, False):
+        head = PosteriorZ(5, 4, 2, told=told)
+        assert torch.equal(head(features, y).mean, head(features, 1 - y).mean) != told
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_with_a_grid_z_is_read_from_the_map_behind_the_features(told):
+    head, y = PosteriorZ(3, 32, 2, told=told, grid=4), torch.randint(2, (6, 2)).float()
+    features = torch.randn(6, 7 + 3 * 16)
+    q = head(features, y)
+    assert (q.batch_shape, q.event_shape) == ((6,), (32,))
+    others = torch.cat([torch.randn(6, 7), features[:, 7:]], 1)
+    assert torch.equal(head(others, y).mean, q.mean)
+    moved = features.clone()
+    moved[:, 7:].unflatten(1, (3, 4, 4))[:, :, 0, 0] += 1  # a corner of the map
+    changed = (head(moved, y).mean != q.mean).all(0).unflatten(0, (2, 4, 4))
+    assert changed[:, :2, :2].all()
+    assert changed.sum() == 8  # a 3 × 3 convolution sees its neighbours
+    assert torch.equal(head(features, 1 - y).mean, q.mean) != told
 
 
 def test_the_scale_of_z_is_never_below_the_least_one():
@@ -207,11 +142,54 @@ def test_the_prior_is_trained_on_request_only():
     assert [p.requires_grad for p in some_prior(learned=True).parameters()] == [True, True]
 
 
-# -- the adversary ----------------------------------------------------------------------------------------------------
+# -- q(y | x) and the adversary ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [0, 1, 3])
-def test_the_adversary_does_not_care_for_the_scale_of_z(depth):
-    net, z = Adversary(4, 2, 8, depth).train(), torch.randn(200, 4)
-    assert net(z).shape == (200, 2)
-    torch.testing.assert_close(net(100 * z + 7), net(z), rtol=1e-3, atol=1e-3)
+def test_posterior_y_is_bernoullis_and_reads_the_features_alone():
+    head, features = PosteriorY(6, 3), torch.randn(4, 6)
+    q = head(features)
+    assert isinstance(q.base_dist, Bernoulli)
+    assert (q.batch_shape, q.event_shape) == ((4,), (3,))
+    with_a_map = head(torch.cat([features, torch.randn(4, 10)], 1))
+    torch.testing.assert_close(with_a_map.mean, q.mean)
+
+
+@pytest.mark.parametrize("hidden", [(), (2,), (8, 8, 8)])
+@pytest.mark.parametrize("grid", [1, 4, 8])
+def test_the_adversary_does_not_care_for_the_scale_of_z(hidden, grid):
+    net, z = Adversary(4 * grid**2, 2, hidden, grid).train(), torch.randn(200, 4 * grid**2)
+    q = net(z)
+    assert isinstance(q.base_dist, Bernoulli)
+    assert (q.batch_shape, q.event_shape) == ((200,), (2,))
+    torch.testing.assert_close(net(100 * z + 7).mean, q.mean, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("hidden", [(), (8,)])
+@pytest.mark.parametrize("grid", [1, 4])
+def test_the_adversary_hears_z(hidden, grid):
+    net, z = Adversary(2 * grid**2, 2, hidden, grid), torch.randn(50, 2 * grid**2, requires_grad=True)
+    net(z).mean.sum().backward()
+    assert z.grad.abs().sum() > 0
+
+
+# -- p(x | z, w) ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gaussian", Normal), ("laplace", Laplace), ("bernoulli", Bernoulli)])
+def test_the_decoder_gives_a_likelihood_whose_mean_is_in_range(name, kind):
+    backbone = create_backbone(BackboneConfig(width=4, features=8), (3, 16, 16), 4, 6)
+    decoder, z, w = Decoder(backbone, LikelihoodConfig(name, 0.3)), 50 * torch.randn(5, 4), torch.randn(5, 6)
+    p_x = decoder(z, w)
+    assert isinstance(p_x, Independent)
+    assert isinstance(p_x.base_dist, kind)
+    assert (p_x.batch_shape, p_x.event_shape) == ((5,), (3, 16, 16))
+    assert 0 <= p_x.mean.min() < p_x.mean.max() <= 1
+    torch.testing.assert_close(p_x.mean, backbone.decode(z, w).sigmoid(), rtol=0, atol=1e-5)
+    if name != "bernoulli":
+        assert p_x.base_dist.scale.unique().item() == pytest.approx(0.3)
+
+
+def test_the_decoder_of_vectors_is_not_squashed():
+    backbone = create_backbone(BackboneConfig("mlp", 8, features=8), (5,), 4, 2)
+    z, w = 50 * torch.randn(20, 4), torch.randn(20, 2)
+    assert torch.equal(Decoder(backbone, LikelihoodConfig())(z, w).mean, backbone.decode(z, w))

@@ -193,13 +193,6 @@ class HiddenNoise(Lines):
         return self.factor * super().encode(x)
 
 
-class ReadsItsWeights(Lines):
-    def __init__(self, shape, z_dim, condition_dim, config):
-        super().__init__(shape, z_dim, condition_dim, config)
-        with torch.no_grad():
-            self.encoder.weight /= self.encoder.weight.norm().item()
-
-
 class InfiniteMask(Lines):
     def __init__(self, shape, z_dim, condition_dim, config):
         super().__init__(shape, z_dim, condition_dim, config)
@@ -237,7 +230,6 @@ class Upcasting(Lines):
         (StartsAnywhere, "torch.manual_seed decides the first weights: expected equal weights from equal seeds, got"),
         (LooseNoise, "expected the same output, got another: is something random, or learned, that the state_dict"),
         (HiddenNoise, "expected the same output, got another: is something random, or learned, that the state_dict"),
-        (ReadsItsWeights, "where weights have shapes and no numbers: expected no error, got"),
         (InfiniteMask, "which is all that a weights folder takes, got others in mask"),
         (Upcasting, "it takes and gives bfloat16: expected decoded values of torch.bfloat16, got torch.float32"),
     ],

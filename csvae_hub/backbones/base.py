@@ -19,6 +19,9 @@ class Backbone(nn.Module, ABC):
         config: width, depth, features and whether the condition modulates every decoder layer (FiLM).
     """
 
+    map_channels = 0
+    """Channels of the map that `encode` adds for a z with a grid, in a backbone that takes `z_grid`."""
+
     def __init__(self, shape: tuple[int, ...], z_dim: int, condition_dim: int, config: BackboneConfig) -> None:
         super().__init__()
         self.shape = shape
@@ -28,7 +31,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """Features (B, config.features) of x (B, *shape) in [0, 1] (images) or any range (vectors)."""
+        """Features (B, config.features) of x (B, *shape) in [0, 1] (images) or any range (vectors).
+
+        A backbone whose constructor takes a fifth argument `z_grid` (side of z's grid, 1 for a vector) appends for a
+        grid a map (map_channels, z_grid, z_grid), flattened, and reads z as (z_dim / z_grid², z_grid, z_grid).
+        """
 
     @abstractmethod
     def decode(self, z: Tensor, condition: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ DRAWN: dict[str, Callable[[int, int, int], AttributeData]] = {
     "swiss-roll": lambda n, seed, image_size: swiss_roll(n, seed),
     "synthetic-faces": SyntheticFaces,
 }
-"""Data sets that are drawn, not read: each from how many examples, the seed and the side of a picture."""
+"""Data sets that are drawn: from the number of examples, the seed and the side of a picture."""
 
 DRAWN_SPLITS = ("train", "valid", "test")
 
@@ -32,17 +32,17 @@ def load_data(
     examples: int = 10_000,
     seed: int = 0,
 ) -> AttributeData:
-    """Loads a data set by name or by what its folder looks like.
+    """Loads a data set by its name, or from a folder whose layout it recognises.
 
     Args:
-        spec: `swiss-roll` or `synthetic-faces`, which are drawn; or a folder in CelebA's own layout, as `load_celeba`
-            takes; or one with `attributes.csv`, as `load_table` takes.
-        attributes: which, in which order; the default is all.
-        split: `train`, `valid` or `test`, which are other draws where the data is drawn; folders also have `all`.
+        spec: `swiss-roll` or `synthetic-faces`, which are drawn; a folder in CelebA's layout (`load_celeba`); or a
+            folder with `attributes.csv` (`load_table`).
+        attributes: the names, in order; the default is all.
+        split: `train`, `valid` or `test`; of a folder also `all`.
         image_size: side of the square pictures in pixels; the Swiss roll has none.
         cache_dir: where decoded pictures are kept; by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`.
-        examples: how many examples each split of drawn data has; folders have what they have.
-        seed: of drawn data; its splits differ whatever the seed.
+        examples: in each split of drawn data; ignored for folders.
+        seed: of drawn data; its splits always differ.
 
     Raises:
         DataError: neither the name nor the folder is known, or its data is broken.

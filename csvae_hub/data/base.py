@@ -22,24 +22,24 @@ _CELLS |= dict.fromkeys(("", "nan", "NaN"), float("nan"))
 
 
 class Renderer(Protocol):
-    """Draws examples of a data set anew, with one attribute changed and all else as it was."""
+    """Draws examples again with one attribute changed and all else equal."""
 
     def __call__(
         self, rows: NDArray[np.int64], attribute: str, value: bool, kinds: NDArray[np.int64]
     ) -> NDArray[np.uint8]:
-        """Pictures, uint8 (B, C, H, W): rows (B,) of the data as it was drawn, with the attribute set to `value`.
+        """Pictures, uint8 (B, C, H, W): rows (B,) of the drawn data, with the attribute set to `value`.
 
-        The variation inside the attribute is that of the rows `kinds` (B,), which are the same rows for the examples'
-        own. With an example's own value and kind the picture has the bits of the example.
+        The variation inside the attribute is that of the rows `kinds` (B,). An example's own value and kind give the
+        example itself, to the bit.
         """
         ...
 
 
 class AttributeData(Dataset[tuple[Tensor, Tensor]]):
-    """Examples x with k binary attributes y: a map-style data set that also gives whole batches at once.
+    """Examples x with k binary attributes y: a map-style data set that also gives batches.
 
     Args:
-        images: pictures, uint8 (N, C, H, W), which may be memory-mapped; or vectors, float32 (N, D).
+        images: pictures, uint8 (N, C, H, W), possibly memory-mapped; or vectors, float32 (N, D).
         labels: float32 (N, k): 0 absent, 1 present, NaN where the label is missing.
         attributes: the k names, in the order of the columns of `labels`.
         files: the N file names, where the examples come from files.
@@ -47,7 +47,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         rows: int64 (N,), the renderer's row of each example; the default is 0 to N - 1.
 
     Raises:
-        DataError: arrays of another type or shape, labels other than 0, 1 and NaN, or a name that is there twice.
+        DataError: arrays of another type or shape, labels other than 0, 1 and NaN, or a repeated name.
     """
 
     def __init__(
@@ -109,12 +109,12 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         return x[0], y[0]
 
     def __getitems__(self, indices: Indices) -> list[tuple[Tensor, Tensor]]:
-        """The examples one by one, for `torch.utils.data.DataLoader`, which asks for a batch at a time."""
+        """The examples one by one, for `torch.utils.data.DataLoader`."""
         x, y = self.batch(indices)
         return list(zip(x, y, strict=True))
 
     def batch(self, indices: Indices) -> tuple[Tensor, Tensor]:
-        """Gives x, float32 (B, C, H, W) in [0, 1] or (B, D) as it is, and y, float32 (B, k), as copies on the CPU.
+        """Copies of x, float32 (B, C, H, W) in [0, 1] or (B, D), and y, float32 (B, k), on the CPU.
 
         Raises:
             IndexError: an index beyond the data.
@@ -127,22 +127,20 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def has_counterfactuals(self) -> bool:
-        """Whether `counterfactual` can draw the same examples with one attribute changed."""
+        """True where `counterfactual` can draw the examples with one attribute changed."""
         return self._renderer is not None
 
     def counterfactual(self, indices: Indices, attribute: str, value: bool, kinds: Indices | None = None) -> Tensor:
         """The examples with one attribute set, all else equal: pictures, float32 (B, C, H, W) in [0, 1].
 
-        This is the truth that an edit can be held against. With the value that an example has, and its own kind, it is
-        the example itself, to the bit.
+        They are the true result of an edit. An example's own value and kind give the example itself, to the bit.
 
         Args:
-            indices: which examples, B of them.
-            attribute: which attribute.
+            indices: of B examples.
+            attribute: the name.
             value: True for present, False for absent.
-            kinds: B other examples of this data, one an index: the variation inside the attribute (which hat, how long
-                a beard) is taken from them, whether or not they have the attribute. By default each example's own.
-                Where the attribute is set absent, nothing varies inside it.
+            kinds: indices of B examples that lend the variation inside the attribute (the hat's shape, the beard's
+                length), present there or not. By default each example keeps its own.
 
         Raises:
             DataError: data that isn't drawn from known factors, or another number of kinds than of indices.
@@ -156,23 +154,23 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
                 "load synthetic-faces"
             )
         rows = self._rows[_rows(indices)]
-        others = rows if kinds is None else self._rows[_rows(kinds)]
-        if len(others) != len(rows):
-            raise DataError(f"kinds: expected one example an index, {len(rows)}, got {len(others)}")
-        return torch.from_numpy(self._renderer(rows, attribute, bool(value), others)).float().div_(255)
+        kind_rows = rows if kinds is None else self._rows[_rows(kinds)]
+        if len(kind_rows) != len(rows):
+            raise DataError(f"kinds: expected one example an index, {len(rows)}, got {len(kind_rows)}")
+        return torch.from_numpy(self._renderer(rows, attribute, bool(value), kind_rows)).float().div_(255)
 
     def select(self, attributes: Sequence[str]) -> AttributeData:
         """The same examples with these attributes, in this order.
 
         Raises:
-            UnknownAttributeError: a name that the data lacks; the error gives near ones.
+            UnknownAttributeError: a name that the data lacks; the error suggests near ones.
         """
         columns = column_indices(attributes, self.attributes)
         labels = self.labels[:, columns]
         return AttributeData(self.images, labels, attributes, self.files, renderer=self._renderer, rows=self._rows)
 
     def subset(self, indices: Indices) -> AttributeData:
-        """The examples at these indices, in this order; a run of neighbours shares the memory, others are copied.
+        """The examples at these indices, in this order; consecutive ones share the memory, others are copied.
 
         Raises:
             IndexError: an index beyond the data.
@@ -191,10 +189,10 @@ def _rows(indices: Indices) -> NDArray[np.int64]:
 
 
 def column_indices(attributes: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Where each attribute stands among the known ones.
+    """The position of each attribute among the known ones.
 
     Raises:
-        UnknownAttributeError: a name that isn't known; the error gives near ones.
+        UnknownAttributeError: an unknown name; the error suggests near ones.
     """
     for name in attributes:
         if name not in known:
@@ -206,7 +204,7 @@ def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], wher
     """Text cells, N rows of k, as labels (N, k): 1 or True present; 0, -1 or False absent; empty or NaN missing.
 
     Raises:
-        DataError: a cell that is none of these, or a column with both 0 and -1, whose meaning is anyone's guess.
+        DataError: another cell, or a column with both 0 and -1, which is ambiguous.
     """
     values = np.empty((len(cells), len(attributes)), dtype=np.float32)
     for i, row in enumerate(cells):
@@ -227,10 +225,10 @@ def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], wher
 
 
 def check_split(split: str, known: Sequence[str], where: str) -> None:
-    """Checks that the data has rows of this split, or that all are wanted.
+    """Checks that the data has this split; `all` always passes.
 
     Raises:
-        DataError: there are none; the error names the splits that there are.
+        DataError: it has not; the error names the known splits.
     """
     if split != "all" and split not in known:
         hint = did_you_mean(split, (*known, "all"))

@@ -1,4 +1,4 @@
-"""CelebA (Liu et al., ICCV 2015) in the layout in which it is published."""
+"""CelebA (Liu et al., ICCV 2015) in its published layout."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ def load_celeba(
 ) -> AttributeData:
     """Reads CelebA's aligned pictures, central 148×148 pixels, resized to `image_size`.
 
-    The files are those of the published data set: `img_align_celeba/`, `list_attr_celeba.txt` and
-    `list_eval_partition.txt`, in `root` or, as torchvision lays them out, in `root/celeba`. CelebA may be used for
-    non-commercial research only.
+    Expects `img_align_celeba/`, `list_attr_celeba.txt` and `list_eval_partition.txt` in `root` or, as torchvision lays
+    them out, in `root/celeba`. CelebA is licensed for non-commercial research only.
 
     Args:
         root: the folder.
-        attributes: which of the 40 attributes, in which order; the default is all in CelebA's order.
+        attributes: names out of the 40, in order; the default is all.
         split: `train`, `valid` or `test`, CelebA's official partitions; `all` takes every picture.
         image_size: side of the square pictures in pixels.
         cache_dir: where decoded pictures are kept; by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`.
-        download: let torchvision fetch what is missing into `root/celeba` (1.4 GB; needs the package gdown).
+        download: let torchvision fetch missing files into `root/celeba` (1.4 GB; needs the package gdown).
 
     Raises:
-        DataError: a file that is missing or broken, a picture that isn't 178×218, an unknown split, a failed download.
+        DataError: a missing or broken file, a picture that isn't 178×218, an unknown split, a failed download.
         UnknownAttributeError: an attribute that CelebA lacks.
     """
     if split != "all" and split not in SPLITS:

@@ -47,7 +47,7 @@ FACTORS: dict[str, str] = {
     "nose": "short to long",
     "mouth": "width, and how far the corners of a mouth that does not smile hang",
 }
-"""What each factor looks like from 0 to 1; `Name.factor` is the variation inside the attribute `Name`."""
+"""The look of each factor from 0 to 1; `Name.factor` varies inside the attribute `Name`."""
 
 _SKIN = ((250, 222, 196), (236, 190, 150), (204, 148, 106), (158, 106, 74))
 _HAIR = ((156, 156, 168), (30, 26, 30), (94, 56, 32), (168, 74, 30), (224, 170, 60))
@@ -72,8 +72,8 @@ _EYE_U, _EYE_V, _MOUTH_V, _BRIM_V = 0.225, 0.02, 0.45, -0.36
 def render(factors: Mapping[str, Tensor], present: Mapping[str, Tensor], image_size: int) -> Tensor:
     """Draws faces as uint8 (B, 3, S, S), RGB.
 
-    Only sums, products, quotients and roots are used at each pixel, which every path of the machine rounds alike: a
-    face has the same bits in whatever batch it is drawn.
+    A face has the same bits in any batch: each pixel uses only sums, products, quotients and roots, which
+    IEEE 754 rounds alike everywhere.
 
     Args:
         factors: each of `FACTORS`, float32 (B,) in [0, 1].
@@ -113,7 +113,7 @@ class _View:
     def window(self, top: float, bottom: float, side: float = 1.0) -> _View:
         """The pixels between these heights and within `side` of the middle, in the picture's frame, and one more.
 
-        A part is painted in a window, for speed; the window must hold it whatever the factors are.
+        Painting parts in windows is faster; a window must hold its part for all factors.
         """
         last = self.u.shape[1]
         a, c = (max(math.floor((edge + 1) / 2 * last) - 1, 0) for edge in (top, -side))
@@ -127,7 +127,7 @@ class _View:
 
 
 class _Painter:
-    """Paints each part over those behind it. Only an attribute's own part asks whether it is present."""
+    """Paints each part over those behind it; only an attribute's own part depends on its presence."""
 
     def __init__(self, factors: Mapping[str, Tensor], present: Mapping[str, Tensor], image_size: int) -> None:
         self.factors = factors

@@ -6,21 +6,24 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from csvae_hub.errors import DataError, ImageError
+from csvae_hub.hub import replacing
 from csvae_hub.images import center_square, open_image
 
+Crop: TypeAlias = tuple[tuple[int, int], int]
+"""((width, height), side): all pictures have this size, and the central square of this side is taken from them."""
+
 CACHE_VERSION = 1
-"""Part of every cache key: raised when the same files would be decoded into other pixels."""
+"""Part of every cache key: raise it when decoding changes."""
 
 _log = logging.getLogger(__name__)
 
@@ -35,20 +38,19 @@ def load_pictures(
     files: Sequence[str],
     image_size: int,
     cache_dir: str | Path | None = None,
-    crop: tuple[tuple[int, int], int] | None = None,
+    crop: Crop | None = None,
 ) -> NDArray[np.uint8]:
     """The pictures as one read-only, memory-mapped array, uint8 (N, 3, image_size, image_size), RGB.
 
-    They are decoded at the first call and kept in the cache folder under a fingerprint of folder, file names, sizes
-    and times of change, so that a later call takes a fraction of a second and a changed file is read again.
+    The first call decodes them into the cache folder, under a fingerprint of folder, file names, sizes and times of
+    change. Later calls read the cache; a changed file is decoded again.
 
     Args:
         folder: where the files are.
         files: their names.
         image_size: side in pixels of what is given back.
         cache_dir: the cache folder; see `cache_folder`.
-        crop: ((width, height), side): all pictures must have this size, and the central square of this side is taken
-            from them. The default takes the largest central square of pictures of any size.
+        crop: see `Crop`; by default the largest central square of pictures of any size.
 
     Raises:
         DataError: files that are missing or broken, each named; no files; a cache folder that can't be written.
@@ -65,7 +67,7 @@ def load_pictures(
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 
 
-def decode(path: Path, image_size: int, crop: tuple[tuple[int, int], int] | None = None) -> NDArray[np.uint8]:
+def decode(path: Path, image_size: int, crop: Crop | None = None) -> NDArray[np.uint8]:
     """One picture as uint8 (3, image_size, image_size), RGB: central square, then a bicubic, antialiased resize.
 
     Without `crop` these are the pixels that `csvae_hub.images.load_images` gives a model.
@@ -87,7 +89,7 @@ def decode(path: Path, image_size: int, crop: tuple[tuple[int, int], int] | None
     return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def _key(folder: Path, files: Sequence[str], image_size: int, crop: tuple[tuple[int, int], int] | None) -> str:
+def _key(folder: Path, files: Sequence[str], image_size: int, crop: Crop | None) -> str:
     stats: list[tuple[str, int, int]] = []
     missing: list[str] = []
     for name in files:
@@ -111,31 +113,8 @@ def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
     return array.dtype == np.uint8 and array.shape == shape
 
 
-def _write(
-    target: Path, paths: Sequence[Path], shape: tuple[int, ...], crop: tuple[tuple[int, int], int] | None
-) -> None:
-    """Under a name of its own, then renamed: of two processes that do it at once, neither sees a half-written file."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".decoding-", suffix=".npy")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                _decode_into(file, paths, shape, crop)
-            os.replace(temporary, target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"the cache folder {target.parent} can't be written ({error}): "
-            "give another as cache_dir or in the environment variable CSVAE_HUB_CACHE"
-        ) from error
-
-
-def _decode_into(
-    file: IO[bytes], paths: Sequence[Path], shape: tuple[int, ...], crop: tuple[tuple[int, int], int] | None
-) -> None:
-    # Ordinary writes, since a full disk ends a process that writes through a memory map.
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+def _write(target: Path, paths: Sequence[Path], shape: tuple[int, ...], crop: Crop | None) -> None:
+    """Decodes into a file of another name, then renames it, so that no process sees a half-written cache."""
 
     def attempt(path: Path) -> NDArray[np.uint8] | str:
         try:
@@ -144,14 +123,23 @@ def _decode_into(
             return str(error)
 
     broken: list[str] = []
-    with ThreadPoolExecutor() as pool:
-        for result in pool.map(attempt, paths):
-            if isinstance(result, str):
-                broken.append(result)
-            elif not broken:
-                file.write(result.tobytes())
-    if broken:
-        raise DataError(f"{len(broken)} of {len(paths)} pictures can't be used: {_some(broken, '; ')}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Ordinary writes: a full disk ends a process that writes through a memory map.
+        with replacing(target) as temporary, temporary.open("wb") as file, ThreadPoolExecutor() as pool:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for result in pool.map(attempt, paths):
+                if isinstance(result, str):
+                    broken.append(result)
+                elif not broken:
+                    file.write(result.tobytes())
+            if broken:
+                raise DataError(f"{len(broken)} of {len(paths)} pictures can't be used: {_some(broken, '; ')}")
+    except OSError as error:
+        raise DataError(
+            f"the cache folder {target.parent} can't be written ({error}): "
+            "give another as cache_dir or in the environment variable CSVAE_HUB_CACHE"
+        ) from error
 
 
 def _some(names: Sequence[str], separator: str = ", ", most: int = 5) -> str:

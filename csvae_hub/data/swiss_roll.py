@@ -17,9 +17,8 @@ def swiss_roll(n: int = 10_000, seed: int = 0, noise: float = 0.0) -> AttributeD
     r"""Points of a Swiss roll, float32 (n, 3), with one attribute, `Above`: the upper half of the roll.
 
     $x = (t \cos t,\ h,\ t \sin t)$ with the angle $t \sim U(1.5\pi, 4.5\pi)$, the height $h \sim U(0, 21)$, and
-    $y = [x_2 > 10.5]$. The cut runs across the height, which is independent of the roll's spiral: the two classes are
-    equally likely, and where a point is on the spiral says nothing of y. So z can hold all of x that is not y, and
-    must leave the side of the cut to w.
+    $y = [x_2 > 10.5]$. The height is independent of the spiral, so a point's place on the spiral says nothing
+    of y: z can hold the spiral, and leaves the side of the cut to w.
 
     Args:
         n: how many points.

@@ -17,34 +17,31 @@ from csvae_hub.errors import DataError, did_you_mean
 IMAGE_SIZES = (16, 32, 64, 128, 256)
 
 _PIXELS_AT_ONCE = 64 * 64 * 64
-"""A batch of this many pixels fits into the cache of a core, which halves the time."""
+"""Fits into the cache of a core, which halves the time."""
 
 
 class SyntheticFaces(AttributeData):
     r"""Drawn faces, uint8 (n, 3, S, S), with the attributes Beard, Eyeglasses, Hair, Smiling and Wearing_Hat.
 
-    Each attribute varies continuously inside itself (hats from cap to top hat, lenses from clear to dark), and each is
-    to be seen wherever it is present. `factors` holds what the faces were drawn from: a name of
-    `csvae_hub.data.face_renderer.FACTORS`, which says what 0 and 1 look like, to float32 (n,), uniform in [0, 1] and
-    independent of one another and of the attributes. A factor such as `Beard.length` is drawn for every face, also for
-    one without a beard, so that `counterfactual` can give it the beard that it would have. Rows of `factors` are those
-    of these n faces, not of a `subset`.
+    Each attribute varies continuously (hats from cap to top hat, lenses from clear to dark) and is visible wherever it
+    is present. `factors` maps each name of `csvae_hub.data.face_renderer.FACTORS` to float32 (n,), uniform in [0, 1]
+    and independent of the other factors and of the attributes. `Beard.length` is drawn for every face, so that
+    `counterfactual` can give any face its beard. A `subset` has no factors of its own.
 
-    Attribute i is present where a standard normal $g_i < \Phi^{-1}(s_i)$ with its share $s_i$: a Gaussian copula. The
-    factors depend on n and the seed only: other shares or correlations give the same people with other attributes.
+    Attribute i is present where a standard normal $g_i < \Phi^{-1}(s_i)$ with its base rate $s_i$: a Gaussian copula.
+    The factors depend on n and the seed only, so other base rates give the same people with other attributes.
 
     Args:
-        n: how many faces.
+        n: number of faces.
         seed: the same seed gives the same faces.
         image_size: S, the side in pixels: 16, 32, 64, 128 or 256.
-        shares: the probability that an attribute is present: one for all, or by name, the others then 0.5.
-        correlations: for pairs of attributes the correlation of their normals $g_i$ and $g_j$, in [-1, 1], others 0.
-            The attributes' own correlation is closer to 0: at shares of 0.5 it is $\frac{2}{\pi} \arcsin$ of the
-            number, 0.71 for 0.9.
+        base_rates: the probability that an attribute is present: one for all, or by name (else 0.5).
+        correlations: of the normals $g_i$ and $g_j$ for pairs of attributes, in [-1, 1] (else 0). The attributes'
+            own correlation is closer to 0: $\frac{2}{\pi} \arcsin 0.9 = 0.71$ for 0.9 at base rates of 0.5.
 
     Raises:
-        DataError: n below 1, another image size, a share outside [0, 1], an unknown attribute, or correlations outside
-            [-1, 1] or that no five normals can have together.
+        DataError: n below 1, another image size, a base rate outside [0, 1], an unknown attribute, or correlations
+            outside [-1, 1] or that no five normals can have together.
     """
 
     def __init__(
@@ -52,14 +49,14 @@ class SyntheticFaces(AttributeData):
         n: int = 10_000,
         seed: int = 0,
         image_size: int = 64,
-        shares: float | Mapping[str, float] = 0.5,
+        base_rates: float | Mapping[str, float] = 0.5,
         correlations: Mapping[tuple[str, str], float] | None = None,
     ) -> None:
         if n < 1:
             raise DataError(f"n: expected at least one face, got {n}")
         if image_size not in IMAGE_SIZES:
             raise DataError(f"image_size: expected one of {', '.join(map(str, IMAGE_SIZES))}, got {image_size}")
-        thresholds, root = _thresholds(shares), _root(correlations or {})
+        thresholds, root = _thresholds(base_rates), _root(correlations or {})
         generator = np.random.default_rng(seed)
         factors = {name: torch.from_numpy(generator.random(n, dtype=np.float32)) for name in FACTORS}
         labels = generator.standard_normal((n, len(ATTRIBUTES))) @ root.T < thresholds
@@ -78,9 +75,9 @@ class _FaceRenderer:
     def __call__(
         self, rows: NDArray[np.int64], attribute: str, value: bool, kinds: NDArray[np.int64]
     ) -> NDArray[np.uint8]:
-        own, others = torch.from_numpy(rows), torch.from_numpy(kinds)
+        own, kind_rows = torch.from_numpy(rows), torch.from_numpy(kinds)
         inside = f"{attribute}."
-        factors = {name: values[others if name.startswith(inside) else own] for name, values in self.factors.items()}
+        factors = {name: values[kind_rows if name.startswith(inside) else own] for name, values in self.factors.items()}
         present = {name: values[own] for name, values in self.present.items()}
         return self._draw(factors, present | {attribute: torch.full((len(rows),), value)})
 
@@ -98,19 +95,19 @@ class _FaceRenderer:
         return pictures
 
 
-def _thresholds(shares: float | Mapping[str, float]) -> NDArray[np.float64]:
-    """Φ⁻¹ of each attribute's share, (5,): a standard normal is below it with that probability."""
-    named = shares if isinstance(shares, Mapping) else dict.fromkeys(ATTRIBUTES, shares)
-    _check_names("shares", named)
-    for name, share in named.items():
-        if not 0 <= share <= 1:
-            raise DataError(f"shares: expected the share of {name} between 0 and 1, got {share}")
+def _thresholds(base_rates: float | Mapping[str, float]) -> NDArray[np.float64]:
+    """Φ⁻¹ of each attribute's base rate, (5,)."""
+    named = base_rates if isinstance(base_rates, Mapping) else dict.fromkeys(ATTRIBUTES, base_rates)
+    _check_names("base_rates", named)
+    for name, rate in named.items():
+        if not 0 <= rate <= 1:
+            raise DataError(f"base_rates: expected the base rate of {name} between 0 and 1, got {rate}")
     wanted = torch.tensor([named.get(name, 0.5) for name in ATTRIBUTES], dtype=torch.float64)
     return torch.special.ndtri(wanted).numpy()
 
 
 def _root(correlations: Mapping[tuple[str, str], float]) -> NDArray[np.float64]:
-    """R (5, 5) with R Rᵀ the matrix of the correlations: it makes independent normals correlated ones."""
+    """R (5, 5) with R Rᵀ the matrix of the correlations."""
     _check_names("correlations", chain.from_iterable(correlations))
     matrix = np.eye(len(ATTRIBUTES))
     for (first, second), value in correlations.items():

@@ -21,21 +21,20 @@ def load_table(
 ) -> AttributeData:
     """Reads `folder/images/*` and `folder/attributes.csv`.
 
-    The table has a column `file` (names under `images/`), an optional column `split`, and one column an attribute: 0 or
-    1, -1 or 1, or nothing where the label is missing. Without a column `split` every row is of the split `train`.
-    Pictures of another size than `image_size` have their central square taken and resized. They are decoded once, into
-    the cache folder (`cache_dir`, else `$CSVAE_HUB_CACHE`, else `~/.cache/csvae-hub`).
+    The table has a column `file` (names under `images/`), an optional column `split`, and a column for each attribute:
+    0 or 1, -1 or 1, or an empty cell where the label is missing. Without a column `split` all rows are `train`.
+    The central square of each picture is resized to `image_size`, once, and kept in the cache folder.
 
     Args:
         folder: the data set.
-        attributes: which columns, in which order; the default is all of them as they stand.
-        split: `train`, `valid`, `test` or whatever the table says; `all` takes every row.
+        attributes: columns, in order; the default is all.
+        split: a value of the column `split`; `all` takes every row.
         image_size: side of the square pictures in pixels.
         csv: name of the table in the folder.
-        cache_dir: where decoded pictures are kept.
+        cache_dir: by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`.
 
     Raises:
-        DataError: no folder, table, column, split or picture where one is expected, or a broken one; named.
+        DataError: a missing or broken folder, table, column, split or picture, named.
         UnknownAttributeError: an attribute that the table lacks.
     """
     folder = Path(folder)
@@ -53,7 +52,7 @@ def load_table(
 
 
 def table_splits(folder: str | Path, csv: str = "attributes.csv") -> tuple[str, ...]:
-    """The splits that the table has rows of, in the order of their first rows.
+    """The splits in the table, in the order of their first rows.
 
     Raises:
         DataError: as `load_table`.
@@ -62,7 +61,7 @@ def table_splits(folder: str | Path, csv: str = "attributes.csv") -> tuple[str, 
 
 
 class _Table:
-    """The text of the table, checked: every row has all cells, every file is there once."""
+    """The checked text of the table: every row has all cells, every file is listed once."""
 
     def __init__(self, folder: Path, csv: str) -> None:
         self.path = folder / csv

@@ -22,7 +22,7 @@ from csvae_hub.editing.detection import MAX_FACES, Detector, Face, YuNet
 from csvae_hub.editing.selection import Which, check_which, chosen, faces_of
 from csvae_hub.errors import FaceError, ImageError
 from csvae_hub.images import ImageLike, Images, open_picture
-from csvae_hub.models.base import AttributeModel, Value
+from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
 
 MANY = f"at most {MAX_FACES} faces of a photo are edited, the largest ones: there may be others"

@@ -41,6 +41,8 @@ FORMATS = {
 }
 """The endings that are looked for in folders and that can be written, with Pillow's names of the formats."""
 
+A_FOLDER = "name a folder without an ending, or one that exists"
+
 NEEDS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "a Pillow with AVIF"}
 """Endings of pictures that need something else, where they are not in `FORMATS`."""
 
@@ -78,9 +80,9 @@ class Outcome:
 def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
     """Pairs each picture with its target.
 
-    One file and an `output` with an ending, unless that is a folder, are a pair. Otherwise `output` is a folder: files
-    go there under their names, and the content of an input folder, at any depth, under its path within that folder. An
-    input is overwritten only where `output` is that very input.
+    An `output` with an ending is a file, unless a folder of that name exists; one input file goes there. Otherwise
+    `output` is a folder: files go there under their names, and what an input folder holds, at any depth, under its
+    path within that folder. An input is overwritten only where `output` is that very input.
 
     Raises:
         PlanError: nothing there, no pictures, two pictures for one target, an input that would be overwritten, or an
@@ -109,19 +111,24 @@ def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
 
 def _jobs_of(path: Path, inputs: int, output: Path) -> list[Job]:
     if path.is_dir():
-        if output.is_file() or (output.suffix.lower() in FORMATS and not output.is_dir()):
-            raise PlanError(f"output {output} is a file: expected a folder, since the input {path} is one")
+        if output.is_file() or _names_file(output):
+            raise PlanError(f"output {output} is a file: expected a folder, since the input {path} is one: {A_FOLDER}")
         found = [file for file in _pictures(path) if output.resolve() == path.resolve() or not _is_in(file, output)]
         if not found:
             raise PlanError(f"no pictures in {path}: expected files that end in {', '.join(FORMATS)}")
         return [Job(file, output / file.relative_to(path), path) for file in found]
     if not path.exists():
         raise PlanError(f"no such file or folder: {path}")
-    if output.is_dir() or not output.suffix or (inputs > 1 and output.suffix.lower() not in FORMATS):
+    if not _names_file(output):
         return [Job(path, output / path.name, path)]
     if inputs > 1:
-        raise PlanError(f"output {output} names one picture, but there are {inputs} inputs: name a folder")
+        raise PlanError(f"output {output} names one picture, but there are {inputs} inputs: {A_FOLDER}")
     return [Job(path, output, path)]
+
+
+def _names_file(output: Path) -> bool:
+    """Whether an output is meant as a file: .gif is an ending, .5 is part of a folder's name."""
+    return not output.is_dir() and output.suffix[1:2].isalpha()
 
 
 def left_out(inputs: Sequence[Path], output: Path) -> list[str]:

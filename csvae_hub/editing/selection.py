@@ -66,7 +66,10 @@ def chosen(faces: Sequence[Face], which: Which, photo: tuple[int, int]) -> tuple
         return _usable(faces, photo)
     number = max(range(len(faces)), key=lambda i: faces[i].size) if which == "largest" else which
     if number >= len(faces):
-        raise FaceError(f"face: expected a number below {len(faces)}, since so many faces are found, got {number}")
+        raise FaceError(
+            f"face: expected a number below {len(faces)}, since so many faces are found, got {number}:"
+            f" choose 0{f' (the largest) to {len(faces) - 1}' if len(faces) > 1 else ''}"
+        )
     reason = _unusable(faces[number], photo)
     if reason:
         others = "; this photo has other faces: choose one by its number" if len(faces) > 1 else ""

@@ -1,21 +1,24 @@
-"""How good a model is: reconstruction, edits by an independent judge and against the truth, leakage by fresh probes."""
+"""The quality of a model: reconstruction, edits by two judges and against the truth, leakage by fresh probes."""
 
 from __future__ import annotations
 
+from csvae_hub.classifier import AttributeClassifier, train_classifier
 from csvae_hub.evaluation.attribute_change import attribute_change
 from csvae_hub.evaluation.bound import bound
-from csvae_hub.evaluation.classifier import AttributeClassifier, classifier_metrics, train_classifier
 from csvae_hub.evaluation.compare import compare, over_seeds
+from csvae_hub.evaluation.judges import Judges, classifier_metrics, train_judges
 from csvae_hub.evaluation.leakage import leakage
+from csvae_hub.evaluation.realism import frechet_over_floor
 from csvae_hub.evaluation.reconstruction import reconstruction
-from csvae_hub.evaluation.report import evaluate, train_judge
+from csvae_hub.evaluation.report import evaluate
 from csvae_hub.evaluation.splits import check_disjoint
-from csvae_hub.evaluation.tables import comparison_table, markdown_table
+from csvae_hub.evaluation.tables import comparison_table
 from csvae_hub.evaluation.truth import distance_to_truth
 from csvae_hub.evaluation.variety import variety
 
 __all__ = [
     "AttributeClassifier",
+    "Judges",
     "attribute_change",
     "bound",
     "check_disjoint",
@@ -24,11 +27,11 @@ __all__ = [
     "comparison_table",
     "distance_to_truth",
     "evaluate",
+    "frechet_over_floor",
     "leakage",
-    "markdown_table",
     "over_seeds",
     "reconstruction",
     "train_classifier",
-    "train_judge",
+    "train_judges",
     "variety",
 ]

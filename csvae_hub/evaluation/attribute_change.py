@@ -1,8 +1,9 @@
-"""Whether an edit does what it says and leaves the rest: the paper's Table 1, with a classifier as the judge."""
+"""The paper's Table 1 with two judges: the wished class, the other attributes, likeness to real pictures, locality."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -10,109 +11,147 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csvae_hub.data.base import AttributeData
-from csvae_hub.errors import unknown_attribute
-from csvae_hub.evaluation.classifier import AttributeClassifier
-from csvae_hub.evaluation.encoding import decode_in_batches, edited, encode_data
-from csvae_hub.evaluation.metrics import mean, one_sided, roc_auc
+from csvae_hub.evaluation.encoding import BATCH, decode_in_batches, edited, encode_data
+from csvae_hub.evaluation.judges import Judges, doubt, lower
+from csvae_hub.evaluation.locality import LOCAL, Change, locality
+from csvae_hub.evaluation.metrics import mean
+from csvae_hub.evaluation.realism import frechet_over_floor
 from csvae_hub.models import AttributeModel, Latents
 
-CHANCE = 0.6
-"""A judge whose ROC AUC on real pictures lies below this says nothing about edited ones."""
 DIRECTIONS = (("to_present", True), ("to_absent", False))
+PutBack: TypeAlias = Callable[[Tensor, Mapping[str, bool]], Tensor]
+"""Edits photos: aligned pictures (B, 3, S, S) in [0, 1] and values to photos (B, 3, H, W), enlarged and put together.
+
+Without values they are the enlarged pictures. `csvae_hub.editing.aligned.put_back` makes one of a model.
+"""
 
 
 def attribute_change(
-    model: AttributeModel, data: AttributeData, judge: AttributeClassifier, latents: Latents | None = None
+    model: AttributeModel,
+    data: AttributeData,
+    judges: Judges,
+    latents: Latents | None = None,
+    *,
+    put_back: PutBack | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Switches each attribute of each picture against its label, one at a time, and asks the judge about the outcome.
+    """Switches each attribute of each picture against its label, one at a time, and asks the judges.
 
     A picture labelled absent is set to True, one labelled present to False, by `model.edit` on latents encoded
-    without labels. Where the judge can't read an attribute of the unedited pictures (ROC AUC below 0.6, or not to be
-    told, since one class is missing), its answers on that attribute are left out of all figures.
+    without labels. All figures are those of the stricter judge, for each attribute and direction. An attribute that
+    a judge can't read on real pictures (ROC AUC below 0.6, or one class missing) is left out.
 
     Args:
         model: a model of images.
         data: N pictures with the model's attributes; those with a missing label are passed over.
-        judge: knows all attributes of the model, and has never seen a picture of `data`.
+        judges: know all attributes of the model, and have never seen a picture of `data`.
         latents: what `encode_data` gave for `data`, where it's at hand.
+        put_back: measures the photos that it gives instead of the decoded pictures.
+        seed: of the halves of real pictures.
 
     Returns:
-        For each attribute and for each of the directions `to_present` and `to_absent`: `wished`, the share that the
-        judge takes for the wished class (p > 0.5), and `before`, the same share among the unedited reconstructions,
-        both None with a `reason` where the judge can't tell; `others`, the mean |Δp| of the other attributes against
-        the reconstruction, and `others_original` against the original; `count`. A direction without pictures is None,
-        and the attribute has a `reason`. At the top the means of all these over attributes and directions, as far as
-        they are known, and `worst`, the least `wished` of all directions.
+        For each attribute and for each of the directions `to_present` and `to_absent`: `wished`, the part that a judge
+        takes for the wished class (p > 0.5), the lower of the two; `before`, the same of the unedited pictures;
+        `others`, the mean |Δp| of the other attributes against the unedited ones, and `others_original` against the
+        original, the greater of the two; `frechet_over_floor`, see there, the greater of the two; `count`. `wished` and
+        `before` are None with a `reason` where the judges can't tell. A direction without pictures is None, and
+        the attribute has a `reason`. At the top the means of all these over attributes and directions, as far as
+        they are known; `worst`, the least `wished`; and `locality`, as the function of this name gives it.
 
     Raises:
-        UnknownAttributeError: the judge or the data lacks an attribute of the model.
+        UnknownAttributeError: the judges or the data lack an attribute of the model.
         ValueError: the model takes vectors.
+        MissingExtraError: torchmetrics or scikit-learn is missing.
     """
     if not model.config.is_image:
         raise ValueError(f"expected a model of images, got one of vectors of shape {model.config.shape}")
-    for name in model.attributes:
-        if name not in judge.attributes:
-            raise unknown_attribute(name, judge.attributes, "The judge")
+    columns = judges.columns(model.attributes)
     data = data.select(model.attributes)
-    columns = [judge.attributes.index(name) for name in model.attributes]
-    latents = encode_data(model, data) if latents is None else latents
+    draw = (
+        _photos(data, put_back)
+        if put_back
+        else _decoded(model, encode_data(model, data) if latents is None else latents)
+    )
 
-    def judged(codes: Latents) -> Tensor:
-        return torch.cat([judge.probabilities(images)[:, columns] for images in decode_in_batches(model, codes)])
+    def judged(batches: Iterator[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        probabilities, features = judges.read(batches)
+        return probabilities[..., columns], features
 
-    rows = torch.arange(len(data)).split(256)
-    original = torch.cat([judge.probabilities(data.batch(part)[0])[:, columns] for part in rows])
-    doubts = [judge_doubt(original[:, i].numpy(), data.labels[:, i]) for i in range(len(columns))]
-    trusted = torch.tensor([doubt is None for doubt in doubts])
-    reconstructed = judged(latents)
+    everything = torch.arange(len(data))
+    original, real = judged(data.batch(rows)[0] for rows in everything.split(BATCH))
+    doubts = [doubt(original[..., i].numpy(), data.labels[:, i]) for i in range(len(columns))]
+    trusted = torch.tensor([reason is None for reason in doubts])
+    unedited, _ = judged(draw(everything, {}))
     attributes: dict[str, dict[str, Any]] = {}
+    changes = {name: Change() for name in model.attributes if name in LOCAL}
     for i, name in enumerate(model.attributes):
         attributes[name] = {}
-        others = trusted & (torch.arange(len(trusted)) != i)
+        other_attributes = trusted & (torch.arange(len(trusted)) != i)
         for direction, value in DIRECTIONS:
-            chosen = torch.from_numpy(np.flatnonzero(data.labels[:, i] == (not value)))
+            labels = data.labels[:, i]
+            chosen = torch.from_numpy(np.flatnonzero(labels == (not value)))
             if len(chosen) == 0:
                 attributes[name][direction] = None
-                attributes[name]["reason"] = without_pictures(data.labels[:, i], value)
+                attributes[name]["reason"] = without_pictures(labels, value)
                 continue
-            answer = judged(edited(model, latents[chosen], {name: value}))
-            doubt = doubts[i]
+            answer, features = judged(_watched(draw, chosen, {name: value}, changes.get(name)))
+            having = torch.from_numpy(np.flatnonzero(labels == value))
+            ratios = [
+                frechet_over_floor(own, judge[having], seed=seed) for own, judge in zip(features, real, strict=True)
+            ]
             attributes[name][direction] = {
-                "wished": _share(answer[:, i], value) if doubt is None else None,
-                "before": _share(reconstructed[chosen, i], value) if doubt is None else None,
-                **({} if doubt is None else {"reason": doubt}),
-                "others": _change(answer, reconstructed[chosen], others),
-                "others_original": _change(answer, original[chosen], others),
+                "wished": _wished(answer[..., i], value) if doubts[i] is None else None,
+                "before": _wished(unedited[:, chosen, i], value) if doubts[i] is None else None,
+                **({} if doubts[i] is None else {"reason": doubts[i]}),
+                "others": _moved(answer, unedited[:, chosen], other_attributes),
+                "others_original": _moved(answer, original[:, chosen], other_attributes),
+                "frechet_over_floor": max((ratio for ratio in ratios if ratio is not None), default=None),
                 "count": len(chosen),
             }
-    directions = [entry[d] for entry in attributes.values() for d, _ in DIRECTIONS if entry[d]]
-    means = {key: mean(d[key] for d in directions) for key in ("before", "others", "others_original")}
-    wished = [d["wished"] for d in directions]
-    worst = min((share for share in wished if share is not None), default=None)
-    return {"wished": mean(wished), "worst": worst, **means, "attributes": attributes}
-
-
-def judge_doubt(scores: NDArray[np.float32], labels: NDArray[np.float32]) -> str | None:
-    """Why a judge's word on an attribute says nothing, or None where it does: its scores and the labels (N,)."""
-    missing = one_sided(labels)
-    if missing is not None:
-        return f"the pictures have {missing}: whether the judge reads the attribute can't be told"
-    auc = roc_auc(scores, labels)
-    return None if auc >= CHANCE else f"the judge is at chance: its ROC AUC on unedited pictures is {auc:.2f}"
+    found = [entry[d] for entry in attributes.values() for d, _ in DIRECTIONS if entry[d]]
+    figures = ("wished", "before", "others", "others_original", "frechet_over_floor")
+    return {
+        **{key: mean(entry[key] for entry in found) for key in figures},
+        "worst": lower(entry["wished"] for entry in found),
+        "locality": locality(changes),
+        "attributes": attributes,
+    }
 
 
 def without_pictures(labels: NDArray[np.float32], value: bool) -> str:
-    """Why there is nothing to be set to a value: labels (N,) of one attribute."""
-    return "no picture has a label" if np.isnan(labels).all() else f"no picture is labelled {_word(not value)}"
+    """The reason why no picture can be set to a value: labels (N,) of one attribute."""
+    if np.isnan(labels).all():
+        return "no picture has a label"
+    return f"no picture is labelled {'absent' if value else 'present'}"
 
 
-def _word(value: bool) -> str:
-    return "present" if value else "absent"
+Draw: TypeAlias = Callable[[Tensor, Mapping[str, bool]], Iterator[Tensor]]
 
 
-def _share(probabilities: Tensor, value: bool) -> float:
-    return ((probabilities > 0.5) == value).float().mean().item()
+def _decoded(model: AttributeModel, latents: Latents) -> Draw:
+    def draw(rows: Tensor, values: Mapping[str, bool]) -> Iterator[Tensor]:
+        return decode_in_batches(model, edited(model, latents[rows], values) if values else latents[rows])
+
+    return draw
 
 
-def _change(after: Tensor, before: Tensor, columns: Tensor) -> float | None:
-    return (after - before)[:, columns].abs().mean().item() if columns.any() else None
+def _photos(data: AttributeData, put_back: PutBack) -> Draw:
+    return lambda rows, values: (put_back(data.batch(part)[0], values) for part in rows.split(BATCH))
+
+
+def _watched(draw: Draw, rows: Tensor, values: Mapping[str, bool], change: Change | None) -> Iterator[Tensor]:
+    """The edited batches, each compared on its way with the unedited one."""
+    if change is None:
+        yield from draw(rows, values)
+        return
+    for after, before in zip(draw(rows, values), draw(rows, {}), strict=True):
+        change.add(before, after)
+        yield after
+
+
+def _wished(probabilities: Tensor, value: bool) -> float:
+    return ((probabilities > 0.5) == value).float().mean(1).min().item()
+
+
+def _moved(after: Tensor, before: Tensor, columns: Tensor) -> float | None:
+    return (after - before)[..., columns].abs().mean((1, 2)).max().item() if columns.any() else None

@@ -10,9 +10,10 @@ import numpy as np
 
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
-from csvae_hub.evaluation.classifier import AttributeClassifier
+from csvae_hub.evaluation.attribute_change import PutBack
+from csvae_hub.evaluation.judges import Judges, train_judges
 from csvae_hub.evaluation.metrics import mean
-from csvae_hub.evaluation.report import evaluate, train_judge
+from csvae_hub.evaluation.report import evaluate
 from csvae_hub.models import AttributeModel
 
 Result = Mapping[str, Any]
@@ -20,7 +21,7 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a result: its column's title, where in the result it stands, and how it is written."""
+    """One figure of a result: its column's title, its place in the result, and its format."""
 
     title: str
     path: tuple[str, ...]
@@ -28,7 +29,7 @@ class Figure:
     percent: bool = False
 
     def of(self, result: Result) -> float | None:
-        """The figure in a result; None where it couldn't be measured or the result is of an earlier version."""
+        """The figure in a result; None where it is missing."""
         found: Any = result
         for key in self.path:
             found = found.get(key) if isinstance(found, Mapping) else None
@@ -39,6 +40,11 @@ FIGURES = {
     "wished": Figure("wished class", ("attribute_change", "wished"), percent=True),
     "worst": Figure("worst direction", ("attribute_change", "worst"), percent=True),
     "others": Figure("others, mean abs. Δp", ("attribute_change", "others")),
+    "frechet": Figure("Fréchet over floor", ("attribute_change", "frechet_over_floor"), digits=2),
+    "photos_wished": Figure("photos: wished class", ("photos", "wished"), percent=True),
+    "photos_worst": Figure("photos: worst direction", ("photos", "worst"), percent=True),
+    "photos_others": Figure("photos: others", ("photos", "others")),
+    "photos_frechet": Figure("photos: Fréchet", ("photos", "frechet_over_floor"), digits=2),
     "distance": Figure("distance to truth", ("truth", "distance"), digits=4),
     "inside": Figure("where it draws", ("truth", "inside", "distance"), digits=4),
     "by_example": Figure("by example", ("truth", "by_example", "distance"), digits=4),
@@ -49,7 +55,7 @@ FIGURES = {
     "leak_mlp": Figure("leak, MLP (max)", ("leakage", "z", "mlp", "max")),
     "variety": Figure("variety", ("variety", "transferred"), digits=4),
 }
-"""What models are compared by. `variety` is that of transferred kinds, in units of x."""
+"""The figures that models are compared by. `variety` is that of transferred kinds, in units of x."""
 
 
 def compare(
@@ -57,25 +63,25 @@ def compare(
     train_data: AttributeData,
     valid_data: AttributeData,
     test_data: AttributeData,
-    judge: AttributeClassifier | None = None,
+    judges: Judges | None = None,
     *,
-    seed: int = 0,
-    judge_epochs: int = 11,
-    precision: str = "float32",
     progress: Callable[[str], None] | None = None,
+    seed: int = 0,
+    put_back: Callable[[AttributeModel], PutBack] | None = None,
+    photos: int = 300,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate` for each of several models, with one judge and on the same data.
+    """`evaluate` for each of several models, with the same judges and data.
 
     Args:
-        models: by the names under which they are reported.
-        train_data: trains the judge, once, and each model's probes.
+        models: by name.
+        train_data: trains the judges, once, and each model's probes.
         valid_data: see `evaluate`.
         test_data: see `evaluate`.
-        judge: see `evaluate`.
-        seed: see `evaluate`.
-        judge_epochs: see `evaluate`.
-        precision: see `evaluate`.
+        judges: see `evaluate`.
         progress: is called with one line before each stage.
+        seed: see `evaluate`.
+        put_back: see `evaluate`.
+        photos: see `evaluate`.
 
     Returns:
         What `evaluate` gives, by name.
@@ -89,11 +95,9 @@ def compare(
     check_comparable(models)
     first = next(iter(models.values()))
     say = progress or (lambda line: None)
-    if judge is None and first.config.is_image:
+    if judges is None and first.config.is_image:
         data = train_data.select(first.attributes)
-        judge = train_judge(
-            data, seed=seed, epochs=judge_epochs, precision=precision, device=first.device, progress=progress
-        )
+        judges = train_judges(data, seed=seed, device=first.device, progress=progress)
     results: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         results[name] = evaluate(
@@ -101,21 +105,23 @@ def compare(
             train_data,
             valid_data,
             test_data,
-            judge,
+            judges,
             seed=seed,
+            put_back=put_back,
+            photos=photos,
             progress=lambda line, name=name: say(f"{name}: {line}"),
         )
     return results
 
 
 def check_comparable(models: Mapping[str, AttributeModel]) -> None:
-    """Checks that the models have the same attributes, in whatever order, and examples of the same shape.
+    """Checks that the models have the same attributes, in any order, and examples of the same shape.
 
     Raises:
-        ValueError: they haven't; the error names two of them.
+        ValueError: they differ; the error names two of them.
     """
-    (first, reference), *others = models.items()
-    for name, model in others:
+    (first, reference), *further = models.items()
+    for name, model in further:
         for what, expected, got in (
             ("attributes", sorted(reference.attributes), sorted(model.attributes)),
             ("shape", list(reference.config.shape), list(model.config.shape)),

@@ -13,7 +13,7 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.models import AttributeModel, Latents
 
 BATCH = 64
-"""Pictures at once: larger batches fall out of a CPU's cache and take longer."""
+"""Pictures at once; larger batches leave a CPU's cache and take longer."""
 
 
 @contextmanager
@@ -28,31 +28,20 @@ def evaluating(model: AttributeModel) -> Iterator[None]:
         model.train(was_training)
 
 
-def encode_data(model: AttributeModel, data: AttributeData) -> Latents:
-    """Deterministic latents of all N examples, on the CPU, with attributes inferred by q(y | x), as a user has them.
+def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = False) -> Latents:
+    """Deterministic latents of all N examples, on the CPU.
+
+    Args:
+        model: any of the family.
+        data: N examples with the model's attributes.
+        labelled: takes the data's own attributes where they are known; by default q(y | x) infers all.
 
     Raises:
         ValueError: the latents are not finite.
     """
     with evaluating(model):
-        batches = (data.batch(rows)[0] for rows in torch.arange(len(data)).split(BATCH))
-        return _checked(Latents.cat([model.encode(x).to("cpu") for x in batches]))
-
-
-def encode_both(model: AttributeModel, data: AttributeData) -> tuple[Latents, Latents]:
-    """`encode_data`, and the same with the data's own attributes where they are known, for one pass of the backbone."""
-    inferred: list[Latents] = []
-    labelled: list[Latents] = []
-    with evaluating(model):
-        for rows in torch.arange(len(data)).split(BATCH):
-            x, y = data.batch(rows)
-            features = model.backbone.encode(as_input(model, x))
-            for found, told in ((inferred, None), (labelled, y.to(features))):
-                found.append(model.latents_of(features, told, False, None).to("cpu"))
-    return _checked(Latents.cat(inferred)), _checked(Latents.cat(labelled))
-
-
-def _checked(latents: Latents) -> Latents:
+        batches = (data.batch(rows) for rows in torch.arange(len(data)).split(BATCH))
+        latents = Latents.cat([model.encode(x, y if labelled else None).to("cpu") for x, y in batches])
     for name, tensor in (("z", latents.z), ("w", latents.w)):
         if not bool(tensor.isfinite().all()):
             raise ValueError(
@@ -64,9 +53,10 @@ def _checked(latents: Latents) -> Latents:
 
 def decode_in_batches(model: AttributeModel, latents: Latents) -> Iterator[Tensor]:
     """Decoded batches (B, *shape) of at most `BATCH`, on the CPU, in the order of the latents."""
-    with evaluating(model):
-        for start in range(0, len(latents), BATCH):
-            yield model.decode(latents[start : start + BATCH].to(model.device)).float().cpu()
+    for start in range(0, len(latents), BATCH):
+        with evaluating(model):  # not around the loop: the caller goes on between the batches
+            decoded = model.decode(latents[start : start + BATCH].to(model.device)).float().cpu()
+        yield decoded
 
 
 def decode_all(model: AttributeModel, latents: Latents) -> Tensor:
@@ -81,9 +71,3 @@ def edited(
     there = {name: value.to(model.device) if isinstance(value, Latents) else value for name, value in values.items()}
     with evaluating(model):
         return model.edit(latents.to(model.device), there, generator=generator).to("cpu")
-
-
-def as_input(model: AttributeModel, x: Tensor) -> Tensor:
-    """Examples (B, *data.shape) as the model takes them: on its device, in its type, grey where it is grey."""
-    x = x.to(model.device, model.dtype)
-    return x.mean(1, keepdim=True) if model.config.is_image and model.config.shape[0] == 1 else x

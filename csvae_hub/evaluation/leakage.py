@@ -1,7 +1,8 @@
-"""What the latents say about the attributes, asked of fresh probes: an adversary that is fooled proves nothing."""
+"""Leakage: fresh probes read the attributes from the latents, since a fooled adversary proves nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from csvae_hub.classifier import masked_cross_entropy
 from csvae_hub.errors import require
-from csvae_hub.evaluation.classifier import masked_cross_entropy
 from csvae_hub.evaluation.metrics import bootstrap_auc, mean, one_sided, roc_auc
 from csvae_hub.models import Latents
 
@@ -18,14 +19,14 @@ Scores = NDArray[np.float64]
 
 
 def leakage(
-    latents: tuple[Latents, ...],
-    labels: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
-    labelled: tuple[Latents, Latents, Latents] | None = None,
+    latents: Sequence[Latents],
+    labels: Sequence[NDArray[np.float32]],
+    labelled: Sequence[Latents] | None = None,
     *,
     seed: int = 0,
     resamples: int = 200,
 ) -> dict[str, Any]:
-    """ROC AUC of fresh probes that read the attributes from the latents: 0.5 says nothing, 1 says all.
+    """ROC AUC of fresh probes that read the attributes from the latents: 0.5 is chance, 1 is certain.
 
     The probes, a logistic regression and an MLP of two hidden layers, are trained on the first split and measured on
     the third; the MLP stops, for each attribute, at the epoch that is best on the second. Codes are whitened before.
@@ -69,7 +70,7 @@ def leakage(
     def table(scores: Scores, extreme: str) -> dict[str, Any]:
         return _table(names, scores, test, reasons, extreme, seed, resamples)
 
-    z = probes(whitened([part.z[None] for part in latents]), width=256)
+    z = probes(whitened([part.z.flatten(1)[None] for part in latents]), width=256)
     result: dict[str, Any] = {"z": {kind: table(scores[0], "max") for kind, scores in z.items()}}
     if latents[0].w.shape[-1] == 0:
         without = dict.fromkeys(("w_own", "w_others", "w_own_labelled"))
@@ -189,7 +190,7 @@ class _Probes(nn.Module):
 def whitened(splits: list[Tensor]) -> list[Tensor]:
     """Codes (G, N, D) of each split, turned so that those of the first have mean 0, variance 1 and no correlation.
 
-    A network trained for a few epochs reads large directions first; a code could hide in small ones what it says.
+    A network trained for a few epochs reads large directions first; a code could hide information in small ones.
     Directions with less than 1e-7 of the greatest variance, constant columns among them, become zero.
     """
     first = splits[0].double()

@@ -1,10 +1,12 @@
-"""Ranking metrics, and means that leave out what is not known; they need nothing but NumPy."""
+"""ROC AUC with missing labels, its bootstrap interval, and means of the values that are known."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import numpy as np
+
+from csvae_hub.errors import require
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -18,7 +20,7 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def one_sided(labels: np.ndarray) -> str | None:
-    """Why labels (N,) can't be told apart, in words, or None where both classes are there; NaN is no label.
+    """Says which classes labels (N,) hold, or gives None where both are there; NaN is no label.
 
     >>> one_sided(np.array([1.0, 1.0, np.nan]))
     'only the class present'
@@ -30,46 +32,44 @@ def one_sided(labels: np.ndarray) -> str | None:
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve, P(score | present > score | absent) with ties counted half.
+    """Area under the ROC curve of scores and labels (N,), NaN labels left out; NaN when only one class is left.
 
-    Scores and labels (N,); labels that are NaN are left out. NaN when only one class is left.
+    Raises:
+        MissingExtraError: scikit-learn is missing.
     """
-    return float(_weighted_auc(scores, labels, None)[0])
+    if one_sided(labels) is not None:
+        return float("nan")
+    known = ~np.isnan(labels)
+    return float(require("sklearn.metrics", "eval").roc_auc_score(labels[known], scores[known]))
 
 
 def bootstrap_auc(
     scores: np.ndarray, labels: np.ndarray, *, resamples: int = 200, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of `roc_auc`, both classes resampled within themselves.
+    """Percentile bootstrap interval of `roc_auc`, each class resampled within itself.
 
     Gives (low, high) in [0, 1]; NaN twice when only one class is there.
+
+    Raises:
+        MissingExtraError: SciPy, which comes with scikit-learn, is missing.
     """
-    known = ~np.isnan(labels)
-    scores, labels = scores[known], labels[known]
-    rng = np.random.default_rng(seed)
-    weights = np.zeros((resamples, len(labels)))
-    for value in (0, 1):
-        members = np.flatnonzero(labels == value)
-        if len(members) == 0:
-            return float("nan"), float("nan")
-        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-    low, high = np.quantile(_weighted_auc(scores, labels, weights), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    if one_sided(labels) is not None:
+        return float("nan"), float("nan")
+    stats = require("scipy.stats", "eval")
+    present, absent = scores[labels == 1], scores[labels == 0]
 
+    def auc(present: np.ndarray, absent: np.ndarray, axis: int) -> np.ndarray:
+        n, m = present.shape[axis], absent.shape[axis]
+        ranks = stats.rankdata(np.concatenate([present, absent], axis), axis=axis)
+        return (ranks.take(range(n), axis).sum(axis) - n * (n + 1) / 2) / (n * m)  # Mann and Whitney's U over its most
 
-def _weighted_auc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """AUC under each row of weights (R, N), or under equal weights: (R,)."""
-    known = ~np.isnan(labels)
-    scores, labels = scores[known], labels[known]
-    weights = np.ones((1, len(labels))) if weights is None else weights
-    if len(labels) == 0:
-        return np.full(len(weights), np.nan)
-    order = np.argsort(scores, kind="stable")
-    scores, present, weights = scores[order], labels[order] == 1, weights[:, order]
-    starts = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]])  # tied scores form one step of the curve
-    positive = np.add.reduceat(weights * present, starts, axis=1)
-    negative = np.add.reduceat(weights * ~present, starts, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    pairs = positive.sum(1) * negative.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(pairs > 0, (positive * below).sum(1) / pairs, np.nan)
+    found = stats.bootstrap(
+        (present, absent),
+        auc,
+        vectorized=True,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)

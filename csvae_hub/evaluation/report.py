@@ -8,20 +8,16 @@ from typing import Any
 import torch
 
 from csvae_hub.data.base import AttributeData
-from csvae_hub.evaluation.attribute_change import CHANCE, attribute_change
+from csvae_hub.evaluation.attribute_change import PutBack, attribute_change
 from csvae_hub.evaluation.bound import bound
-from csvae_hub.evaluation.classifier import AttributeClassifier, classifier_metrics, train_classifier
-from csvae_hub.evaluation.encoding import encode_both
+from csvae_hub.evaluation.encoding import encode_data
+from csvae_hub.evaluation.judges import Judges, judges_record, train_judges
 from csvae_hub.evaluation.leakage import leakage
-from csvae_hub.evaluation.metrics import mean
 from csvae_hub.evaluation.reconstruction import reconstruction
 from csvae_hub.evaluation.splits import check_disjoint
 from csvae_hub.evaluation.truth import distance_to_truth
 from csvae_hub.evaluation.variety import variety
 from csvae_hub.models import AttributeModel
-
-JUDGE_WIDTH, JUDGE_DEPTH = 24, 2
-"""Sizes of the judge: others than the guide's by default, so that training can't aim at the judge itself."""
 
 
 def evaluate(
@@ -29,11 +25,11 @@ def evaluate(
     train_data: AttributeData,
     valid_data: AttributeData,
     test_data: AttributeData,
-    judge: AttributeClassifier | None = None,
+    judges: Judges | None = None,
     *,
     seed: int = 0,
-    judge_epochs: int = 11,
-    precision: str = "float32",
+    put_back: Callable[[AttributeModel], PutBack] | None = None,
+    photos: int = 300,
     device: torch.device | str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -41,28 +37,29 @@ def evaluate(
 
     Args:
         model: any of the family; it is moved to `device` and stays there.
-        train_data: trains the judge and the probes.
+        train_data: trains the judges and the probes.
         valid_data: stops the MLP probes.
         test_data: everything is measured here.
-        judge: a classifier trained on other pictures than `test_data`, and not the one that guided the model's
-            training; by default one is trained on `train_data`.
-        seed: of the judge, the probes, the bootstrap and the samples.
-        judge_epochs: how long the judge is trained, where none is given.
-        precision: of the judge's training, "float32" or "bfloat16".
+        judges: classifiers trained on other pictures than `test_data`; by default `train_judges` makes them of
+            `train_data`.
+        seed: of the judges, the probes, the bootstrap and the samples.
+        put_back: makes of a model the function that edits photos, as `csvae_hub.editing.aligned.put_back` does;
+            without it no photo is measured.
+        photos: at most so many pictures of `test_data`, drawn at random, are edited as photos.
         device: by default the model's own.
         progress: is called with one line before each stage.
 
     Returns:
-        Plain JSON types: `model`, `attributes`, `seed`, `data` (count and fingerprint of each split), `judge` (its
-        accuracy and AUC on test; `at_chance` names the attributes whose AUC is below 0.6, on which it says nothing);
-        `reconstruction`, `bound`, `attribute_change`, `variety` and `leakage` as the functions of these names give
-        them, and `truth` as `distance_to_truth` does, None where the data has no counterfactuals. For models
-        of vectors, `judge` and `attribute_change` are None and `reason` says so. The same seed gives the same
-        result on the same machine.
+        Plain JSON types: `model`, `attributes`, `seed`, `data` (count and fingerprint of each split), `judge` as
+        `judges_record` gives it; `reconstruction`, `bound`, `attribute_change`, `variety` and `leakage` as the
+        functions of these names give them; `photos`, the same as `attribute_change` of photos put back together, or
+        None; and `truth` as `distance_to_truth` gives it, None where the data has no counterfactuals. For models of
+        vectors, `judge` and `attribute_change` are None and `reason` says so. The same seed gives the same result on
+        the same machine.
 
     Raises:
         DataError: a split is empty, or two splits share an example.
-        UnknownAttributeError: data or judge lack an attribute of the model.
+        UnknownAttributeError: data or judges lack an attribute of the model.
         MissingExtraError: torchmetrics or scikit-learn is missing.
     """
     say = progress or (lambda line: None)
@@ -80,28 +77,28 @@ def evaluate(
         "judge": None,
     }
     say("encoding the three splits")
-    encoded, labelled = zip(*(encode_both(model, data) for data in splits.values()), strict=True)
+    encoded, labelled = (
+        tuple(encode_data(model, data, labelled=told) for data in splits.values()) for told in (False, True)
+    )
     test = encoded[2]
     say("reconstruction and bound")
     result["reconstruction"] = reconstruction(model, test_data, test)
     result["bound"] = bound(model, test_data, seed=seed)
-    result["attribute_change"] = None
+    result["attribute_change"] = result["photos"] = None
     if model.config.is_image:
-        if judge is None:
-            judge = train_judge(
-                splits["train"],
-                seed=seed,
-                epochs=judge_epochs,
-                precision=precision,
-                device=model.device,
-                progress=progress,
-            )
-        judge.to(model.device)
+        if judges is None:
+            judges = train_judges(splits["train"], seed=seed, device=model.device, progress=progress)
+        judges.to(model.device)
         say("attribute change")
-        result["judge"] = _judge_record(judge, test_data)
-        result["attribute_change"] = attribute_change(model, test_data, judge, test)
+        result["judge"] = judges_record(judges, test_data)
+        result["attribute_change"] = attribute_change(model, test_data, judges, test, seed=seed)
+        if put_back is not None:
+            rows = torch.randperm(len(test_data), generator=torch.Generator().manual_seed(seed))[:photos]
+            say(f"{len(rows)} photos")
+            some = test_data.subset(rows)
+            result["photos"] = attribute_change(model, some, judges, put_back=put_back(model), seed=seed)
     else:
-        result["reason"] = "the model takes vectors: there is no judge of edited pictures"
+        result["reason"] = "the model takes vectors: there are no judges of edited pictures"
     result["truth"] = None
     if test_data.has_counterfactuals:
         say("distance to the truth")
@@ -112,51 +109,3 @@ def evaluate(
     labels = (splits["train"].labels, splits["valid"].labels, test_data.labels)
     result["leakage"] = leakage(encoded, labels, labelled, seed=seed)
     return result
-
-
-def train_judge(
-    data: AttributeData,
-    *,
-    seed: int = 0,
-    epochs: int = 11,
-    precision: str = "float32",
-    device: torch.device | str | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> AttributeClassifier:
-    """A judge of edits as `evaluate` trains one: on all of `data`, of another size than the guide of training.
-
-    Args:
-        data: N pictures and their attributes.
-        seed: of weights, order and augmentation.
-        epochs: passes over the data.
-        precision: "float32" or "bfloat16".
-        device: by default CUDA where there is one, else the CPU.
-        progress: is called with a line before the first and after each epoch.
-
-    Raises:
-        ValueError: what `train_classifier` refuses.
-    """
-    say = progress or (lambda line: None)
-    say(f"training the judge: {epochs} epochs of {len(data)} pictures")
-    return train_classifier(
-        data,
-        epochs=epochs,
-        seed=seed,
-        width=JUDGE_WIDTH,
-        depth=JUDGE_DEPTH,
-        precision=precision,
-        device=device,
-        report=lambda epoch, loss: say(f"judge: epoch {epoch} of {epochs}, loss {loss:.4f}"),
-    )
-
-
-def _judge_record(judge: AttributeClassifier, data: AttributeData) -> dict[str, Any]:
-    metrics = classifier_metrics(judge, data)
-    known = {name: entry["auc"] for name, entry in metrics.items()}
-    return {
-        "width": judge.width,
-        "depth": judge.depth,
-        "accuracy": mean(entry["accuracy"] for entry in metrics.values()),
-        "at_chance": [name for name, auc in known.items() if auc is not None and auc < CHANCE],
-        "attributes": metrics,
-    }

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 from csvae_hub import hub
 from csvae_hub.config import ModelConfig
 from csvae_hub.errors import ConfigError, did_you_mean
-from csvae_hub.models.base import AttributeModel
 from csvae_hub.models.cond_vae import CondVAE
 from csvae_hub.models.cond_vae_info import CondVAEInfo
 from csvae_hub.models.csvae import CSVAE
+from csvae_hub.models.editable import AttributeModel
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.vae import VAE
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.distributions import Independent
 
@@ -13,45 +11,31 @@ from csvae_hub import losses
 from csvae_hub.config import ModelConfig
 from csvae_hub.distributions import draw
 from csvae_hub.images import Preprocessor
-from csvae_hub.models import class_means
-from csvae_hub.models.base import AttributeModel, Output, Value
+from csvae_hub.models.base import Output
+from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
-from csvae_hub.models.values import resolved
-from csvae_hub.networks import Adversary, PosteriorW, PosteriorZ, PriorW
-
-
-@dataclass(frozen=True)
-class CSVAEOutput(Output):
-    """One pass with a sample of the posteriors, w (B, k, w_dim) and its distributions included."""
-
-    q_w: Independent
-    p_w: Independent
-    w: Tensor
+from csvae_hub.models.values import parse_value
+from csvae_hub.networks import PosteriorW, PriorW
 
 
 class CSVAE(AttributeModel):
     """A VAE with z, which knows nothing of the attributes, and a subspace w_i of `w_dim` numbers for each attribute.
 
     `class_means` (k, 2, w_dim) are the means of w_i over the training pictures without and with each attribute (ours:
-    q(w | x, y) need not fill p(w | y)): of all pictures, or, where labels are noisy and an edit is to land among clear
-    cases, of the clearer half of each class; running means of all while training, and p(w | y)'s before.
+    q(w | x, y) need not fill p(w | y)). Before training they are the means of p(w | y).
     """
 
     name = "csvae"
-    needs = "w"
-    trains_edits = True
     class_means: Tensor
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
-        k, features = len(config.attributes), config.backbone.features
-        beside = {"erase": config.erase, "flow": config.flow, "min_scale": config.min_scale}
-        self.q_z = PosteriorZ(features, config.z_dim, k, **beside)
-        self.q_w = PosteriorW(features, k, config.w_dim)
+        k = len(config.attributes)
+        self.q_z = self._posterior_z_net(erase=config.erase, flow=config.flow)
+        self.q_w = PosteriorW(config.backbone.features, k, config.w_dim)
         self.p_w = PriorW([config.prior(a) for a in config.attributes], config.w_dim, config.learn_priors)
+        self.adversary_net = self._adversary_net()
         self.register_buffer("class_means", self.p_w.loc.detach().clone())  # (k, absent and present, w_dim)
-        self.q_y = self._attribute_head()
-        self.adversary_net = Adversary(config.z_dim, k, config.adversary_width, config.adversary_depth)
 
     @staticmethod
     def condition_dim(config: ModelConfig) -> int:
@@ -61,9 +45,9 @@ class CSVAE(AttributeModel):
     # -- the distributions ----------------------------------------------------------------------------------------
 
     def posterior_z(self, x: Tensor, y: Tensor | None = None) -> Independent:
-        """q(z | x) for x (B, *shape): event (z_dim,). A flow is told y (B, k), or q(y | x)'s answer."""
+        """q(z | x) for x (B, *shape): event (z_dim,). Only a flow reads y (B, k), by default the answer of q(y | x)."""
         features = self.backbone.encode(x)
-        return self.q_z_given(features, self._filled(y, self.q_y(features)))
+        return self.q_z(features, self._filled(y, self.q_y(features)))
 
     def posterior_w(self, x: Tensor, y: Tensor) -> Independent:
         """q(w | x, y) for x (B, *shape), y (B, k): event (k, w_dim)."""
@@ -73,114 +57,66 @@ class CSVAE(AttributeModel):
         """p(w | y) for y (B, k): event (k, w_dim)."""
         return self.p_w(y)
 
+    def p_x_given(self, latents: Latents) -> Independent:
+        """p(x | w, z): event *shape."""
+        return self.p_x(latents.z, rearrange(latents.w, "b k d -> b (k d)"))
+
     def subspace(self, name: str) -> slice:
-        """Where w_i of an attribute lies in w flattened to (B, k · w_dim)."""
+        """The place of w_i of an attribute in w flattened to (B, k · w_dim)."""
         i = self.index(name)
         return slice(i * self.config.w_dim, (i + 1) * self.config.w_dim)
 
-    # -- training -------------------------------------------------------------------------------------------------
+    # -- the objective --------------------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> CSVAEOutput:
-        """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN, samples z and w, and decodes."""
-        features = self.features(x)
-        logits = self.q_y(features)
-        y = self._filled(y, logits)
+    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
+        """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN; samples z and w; decodes."""
+        features = self.backbone.encode(x)
+        q_y = self.q_y(features)
+        y = self._filled(y, q_y)
         q_z, q_w = self.q_z(features, y), self._posterior_w(features, y)
         z, w = draw(q_z, generator), draw(q_w, generator)
-        p_x = self.likelihood(self._decoded(z, w.flatten(1)))
-        return CSVAEOutput(q_z, p_x, z, y, logits, q_w, self.prior_w(y), w)
+        p_x = self.p_x(z, rearrange(w, "b k d -> b (k d)"))
+        return Output(features, q_z, p_x, q_y, z, y, q_w, self.prior_w(y), w)
 
-    def bound(self, out: CSVAEOutput, x: Tensor) -> dict[str, Tensor]:
+    def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
         """Reconstruction, kl_z and kl_w."""
+        assert out.q_w is not None
+        assert out.p_w is not None
         return {**self._plain_bound(out, x), "kl_w": losses.kl_w(out.q_w, out.p_w)}
 
-    def forgetting(self, logits: Tensor, y: Tensor, share: Tensor | None) -> dict[str, Tensor]:
-        """The adversary's negative entropy."""
-        return {"negative_entropy": losses.negative_entropy(logits)}
+    def penalty_on_z(self, q_y: Independent, y: Tensor, base_rate: Tensor | None) -> dict[str, Tensor]:
+        """The negative entropy of the adversary's answer."""
+        return {"negative_entropy": losses.negative_entropy(q_y)}
 
-    def observe(self, out: CSVAEOutput) -> None:
-        """Keeps the running class means."""
-        class_means.observe(self.class_means, out.q_w.mean.detach(), out.y)
+    # -- encoding and editing -------------------------------------------------------------------------------------
 
-    def edited_in_training(
-        self, out: CSVAEOutput, which: Tensor, wished: Tensor, transferred: float, sampled: float
-    ) -> Latents:
-        """Another picture's w_i, where the batch has one of the wished class; the prior's sample; or the class mean.
-
-        The rest goes to the mean of the wished class or beyond it, by up to half of the way between the two classes.
-        """
-        batch, device = len(which), which.device
-        rows = torch.arange(batch, device=device)
-        fits = wished[rows, which][:, None] == out.y[:, which].T
-        donors = (torch.rand(batch, len(out.y), device=device) * fits).argmax(1)
-        choice = torch.rand(batch, device=device)
-        absent, present = self.class_means[which].unbind(1)
-        sign = 2 * wished[rows, which] - 1
-        value = wished[rows, which] + 0.5 * sign * torch.rand(batch, device=device)
-        points = absent + value[:, None] * (present - absent)
-        points = torch.where((choice > 1 - sampled)[:, None], self.prior_w(wished).sample()[rows, which], points)
-        takes_over = ((choice < transferred) & fits.any(1))[:, None]
-        points = torch.where(takes_over, out.w.detach()[donors, which], points)
-        w = out.w[:batch].clone()
-        w[rows, which] = points
-        return Latents(out.z[:batch], w, wished, self.attributes)
-
-    def shuffled(self, out: CSVAEOutput, batch: int) -> Latents:
-        """Every w_i of the first examples taken over from some picture of the pass."""
-        rows = torch.randint(len(out.z), (batch, out.y.shape[1]), device=out.z.device)
-        columns = torch.arange(out.y.shape[1], device=out.z.device)
-        return Latents(out.z[:batch], out.w[rows, columns], out.y[rows, columns], self.attributes)
-
-    @torch.no_grad()
-    def settle(self, batches: Iterable[tuple[Tensor, Tensor]], clear: bool = False) -> None:
-        """Sets the eraser, if any, and the class means by all batches; gaps in y are filled in by q(y | x)."""
-        self.eval()
-        unerased: list[Tensor] = []
-        attributes: list[Tensor] = []
-        points: list[Tensor] = []
-        for x, y in batches:
-            features = self.backbone.encode(x)
-            y = self._filled(y, self.q_y(features))
-            unerased.append(self.q_z.code(features))
-            points.append(self._posterior_w(features, y).mean)
-            attributes.append(y)
-        if self.q_z.eraser is not None:
-            self.q_z.eraser.fit(torch.cat(unerased), torch.cat(attributes))
-        w, y = torch.cat(points), torch.cat(attributes)
-        class_means.observe(self.class_means, w, y, momentum=1.0)
-        if clear:
-            class_means.observe(self.class_means, w, y, momentum=1.0, counted=self._clear(w, y))
-
-    def _clear(self, w: Tensor, y: Tensor) -> Tensor:
-        """Which examples (B, k) are in the half of their class that lies farthest from the other class."""
-        along = torch.einsum("bkd,kd->bk", w, self.class_means[:, 1] - self.class_means[:, 0])
-        clear = torch.zeros_like(y, dtype=torch.bool)
-        for i in range(y.shape[1]):
-            for member, sign in ((y[:, i] > 0.5, 1), (y[:, i] < 0.5, -1)):
-                if member.any():
-                    place = sign * along[:, i]
-                    clear[:, i] |= member & (place >= place[member].median())
-        return clear
-
-    # -- what the family asks for ---------------------------------------------------------------------------------
-
-    def latents_of(
+    def posterior_latents(
         self, features: Tensor, y: Tensor | None, sample: bool, generator: torch.Generator | None
     ) -> Latents:
-        """Latents of features (B, features), with q(y | x)'s answer where y is None or NaN."""
+        """Latents of features (B, …), with the answer of q(y | x) where y is None or NaN."""
         filled = self._filled(y, self.q_y(features))
-        q_z, q_w = self.q_z_given(features, filled), self._posterior_w(features, filled)
+        q_z, q_w = self.q_z(features, filled), self._posterior_w(features, filled)
         z, w = (draw(q_z, generator), draw(q_w, generator)) if sample else (q_z.mean, q_w.mean)
         return Latents(z, w, filled, self.attributes)
 
-    def decode_tensor(self, latents: Latents) -> Tensor:
-        """E p(x | w, z): (B, *shape)."""
-        return self._decoded(latents.z, latents.w.flatten(1))
+    def prior_latents(self, n: int, y: Tensor | None, generator: torch.Generator | None) -> Latents:
+        """Z from N(0, I), w from p(w | y) for y (n, k)."""
+        y = self._random_attributes(n, y, generator)
+        z, p_w = self._sampled_z(n, generator), self.prior_w(y)
+        noise = torch.randn(p_w.mean.shape, generator=generator).to(self.device)
+        return Latents(z, p_w.mean + p_w.stddev * noise, y, self.attributes)
+
+    def latents_of_parts(self, z: Tensor, w: Tensor | None, y: Tensor | None) -> Latents:
+        """Latents of z (B, z_dim) and w (B, k, w_dim)."""
+        if w is None:
+            raise ValueError("decode(z) needs w of shape (B, k, w_dim) beside it: decode(z, w)")
+        unknown = torch.full((len(z), len(self.attributes)), torch.nan, device=z.device)
+        return Latents(z, w, unknown if y is None else y, self.attributes)
 
     def edit_latents(self, latents: Latents, name: str, value: Value, generator: torch.Generator | None) -> Latents:
         """Latents with w_i of one attribute replaced by the point that `value` stands for."""
         i = self.index(name)
-        found = resolved(value, name, latents, self.encode)
+        found = parse_value(value, name, latents, self.encode)
         if isinstance(found, Latents):
             point = found.w[:, found.index(name)].expand(len(latents), -1)
         elif isinstance(found, Tensor):
@@ -194,15 +130,9 @@ class CSVAE(AttributeModel):
             point = absent + found * (present - absent)
         return latents.replace(name, point)
 
-    def sample_latents(self, n: int, y: Tensor | None, generator: torch.Generator | None) -> Latents:
-        """Z from N(0, I), w from p(w | y) for y (n, k)."""
-        y = self._random_attributes(n, y, generator)
-        p_w = self.prior_w(y)
-        z = torch.randn(n, self.config.z_dim, generator=generator).to(self.device)
-        noise = torch.randn(p_w.mean.shape, generator=generator).to(self.device)
-        return Latents(z, p_w.mean + p_w.stddev * noise, y, self.attributes)
-
-    # -- helpers --------------------------------------------------------------------------------------------------
+    def class_points(self, latents: Latents) -> Tensor:
+        """The points w (B, k, w_dim)."""
+        return latents.w
 
     def _posterior_w(self, features: Tensor, y: Tensor) -> Independent:
         return self.q_w(features, y, self.prior_w(y) if self.config.residual else None)

@@ -1,36 +1,36 @@
-"""Weights in and out of a folder or a Hub repo, for every model of the family."""
+"""Saves a model to a folder or a Hub repo, and loads it from there; the same for every model of the family."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from typing_extensions import Self
 
 from csvae_hub import hub
 from csvae_hub.backbones import find_backbone
-from csvae_hub.config import FORMAT_VERSION, ModelConfig, from_dict, shortened, shown, to_dict
-from csvae_hub.errors import ConfigError, WeightsError, WeightsMismatchError, did_you_mean
+from csvae_hub.config import ModelConfig, from_dict, shortened, shown, to_dict
+from csvae_hub.errors import ConfigError, NonFiniteWeightsError, WeightsError, WeightsMismatchError, did_you_mean
+from csvae_hub.hub.tensors import first, is_finite
 from csvae_hub.images import Preprocessor
-from csvae_hub.models.skeleton import skeleton
-from csvae_hub.safe_files import inside
-from csvae_hub.tensor_file import TensorFile
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 
 class Pretrained(nn.Module):
-    """A module made of a `ModelConfig` and a `Preprocessor`, which are saved beside its weights."""
+    """A module built from a `ModelConfig` and a `Preprocessor`, both saved beside its weights."""
 
     name: str
-    """The value of `ModelConfig.model` that stands for this class; an abstract class has none."""
+    """This class's value of `ModelConfig.model`; an abstract class has none."""
 
     config: ModelConfig
     preprocessor: Preprocessor
@@ -43,21 +43,19 @@ class Pretrained(nn.Module):
         dtype: torch.dtype | str | None = None,
         extra: Mapping[str, dict[str, Any]] | None = None,
     ) -> None:
-        """Writes config.json, model.safetensors and preprocessor.json, and further JSON files by name.
+        """Writes config.json, model.safetensors and preprocessor.json, and further JSON files.
 
         Args:
-            folder: made where missing; each file is replaced whole.
-            dtype: torch's type or its name; "float16" halves the file. By default the parameters' own.
-            extra: more files, such as {"training.json": {...}}.
+            folder: made if it is missing; each file is replaced whole.
+            dtype: torch's type or its name; "float16" halves the file. Default: the parameters' own.
+            extra: further JSON files by name, such as {"training.json": {...}}.
         """
         from csvae_hub import __version__
 
-        config = {"format_version": FORMAT_VERSION, "csvae_hub_version": __version__, **to_dict(self.config)}
-        floating = None if dtype is None else _dtype(dtype)
-        state = {
-            k: v.detach().to("cpu", floating if floating is not None and v.is_floating_point() else v.dtype)
-            for k, v in self.state_dict().items()
-        }
+        config = {"csvae_hub_version": __version__, **to_dict(self.config)}
+        state = self.state_dict()
+        if dtype is not None:
+            state = {k: v.to(_dtype(dtype)) if v.is_floating_point() else v for k, v in state.items()}
         files = {hub.PREPROCESSOR: to_dict(self.preprocessor), **(extra or {})}
         hub.save_weights(folder, config, state, files)
 
@@ -77,30 +75,32 @@ class Pretrained(nn.Module):
     ) -> Self:
         """Loads a model from a folder, by the name of a packaged one, or from the Hugging Face Hub, in eval mode.
 
-        A model class takes its own weights only; `AttributeModel.from_pretrained` gives the model that config.json
-        names, whichever of the family it is.
+        A model class takes its own weights only; `AttributeModel` gives the class that config.json names.
 
         Args:
-            name_or_path: an existing folder, else a name that `list_models(pretrained=True)` gives, else a Hub repo
-                such as "user/name". The prefixes `local-dir:` and `hf-hub:` force the first and the last.
+            name_or_path: an existing folder, else a name from `list_models(pretrained=True)`, else a Hub repo such as
+                "user/name". The prefix `local-dir:` forces the first, `hf-hub:` the last.
             revision: branch, tag or commit of a Hub repo.
-            token: for private and gated Hub repos; by default the one stored by `hf auth login`.
-            cache_dir: where downloads are kept; by default the Hub's own cache.
-            force_download: download again what is in the cache.
-            local_files_only: use the cache and no network. Folders and packaged models need none: with them, this
-                and the three arguments above mean nothing.
-            strict: refuse weights with tensors that the model doesn't know; missing ones are always refused.
-            device: by default CUDA where there is one, else the CPU.
-            dtype: torch's type or its name; by default float32.
+            token: for private and gated Hub repos. Default: the one that `hf auth login` stored.
+            cache_dir: folder for downloads. Default: the Hub's own cache.
+            force_download: download files again that are in the cache.
+            local_files_only: use the cache and no network. Folders and packaged models ignore this and the three
+                arguments above.
+            strict: refuse weights with tensors that the model doesn't know. Missing tensors are always refused.
+            device: default: CUDA if there is one, else the CPU.
+            dtype: torch's type or its name; default: float32.
 
         Raises:
             UnknownModelError: no such folder, packaged name or Hub repo.
-            HubError: the Hub repo can't be read; the subclass says why.
-            WeightsError: a file is missing, corrupt or doesn't fit; the subclass says which.
-            ConfigError: config.json holds what can't be, or names another model.
-            ValueError: a revision of a folder or packaged model, or a dtype that is no floating type.
+            HubError: the Hub repo can't be read; the subclass gives the reason.
+            WeightsError: a file is missing, corrupt or doesn't fit; the subclass gives the reason.
+            ConfigError: config.json has an impossible value, or names another model.
+            ValueError: a revision of a folder or packaged model, a dtype that is not floating, or the device "meta".
         """
         floating = _dtype(dtype)
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if target.type == "meta":
+            raise ValueError("device: expected one that holds numbers, such as 'cpu' or 'cuda', got 'meta'")
         folder = hub.resolve(
             name_or_path,
             revision=revision,
@@ -109,24 +109,25 @@ class Pretrained(nn.Module):
             force_download=force_download,
             local_files_only=local_files_only,
         )
-        config_json = hub.read_config(folder)
-        config = from_dict(ModelConfig, {k: v for k, v in config_json.items() if k not in _HEADER})
-        preprocessor = from_dict(Preprocessor, hub.read_json(inside(folder, hub.PREPROCESSOR), hub.MAX_CONFIG))
+        config = hub.read_model_config(folder)
+        preprocessor = from_dict(Preprocessor, hub.read_json(hub.inside(folder, hub.PREPROCESSOR)))
         concrete = cls._named(config.model, folder)
-        find_backbone(config.backbone)  # imports its package here, where no mode of `skeleton` reaches its own tensors
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        file = hub.open_weights(folder)
+        find_backbone(config.backbone)  # imports its package now, so that `_Bound` does not count its tensors
+        state = hub.load_tensors(folder)
         try:
-            model = skeleton(lambda: concrete(config, preprocessor), file.numbers, len(file.shapes))
-            expected: dict[str, Tensor] = model.state_dict(keep_vars=True)
-            _check_state(expected, file, strict)
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]), _Bound(state):
+                model = concrete(config, preprocessor)
+            _check_state(model.state_dict(), state, strict)
         except WeightsMismatchError as error:
             raise WeightsMismatchError(f"{folder}: {error}") from None
-        dtypes = {k: floating if v.is_floating_point() else v.dtype for k, v in expected.items()}
-        for name, tensor in file.read(expected, place, dtypes).items():
-            expected[name].data = tensor  # not a copy of it
+        model.to(floating).load_state_dict(state, strict=False)
+        if too_large := sorted(name for name, tensor in model.state_dict().items() if not is_finite(tensor)):
+            raise NonFiniteWeightsError(
+                f"{folder / hub.WEIGHTS} holds numbers too large for {floating} in {first(too_large)}:"
+                " ask for dtype 'float32' or 'bfloat16'"
+            )
         model._folder = folder.absolute()
-        return model.eval()
+        return model.to(target).eval()
 
     def push_to_hub(
         self,
@@ -143,47 +144,47 @@ class Pretrained(nn.Module):
         dtype: torch.dtype | str | None = None,
         card_fields: Mapping[str, Any] | None = None,
     ) -> CommitInfo:
-        """Sends the model to a Hub repo in one commit: weights, config, preprocessor, and what is known of them.
+        """Sends the model to a Hub repo in one commit: weights, config, preprocessor and their companions.
 
-        training.json, evaluation.json, samples.png and README.md of the folder that the model was loaded from go along
-        as long as the weights are those of that folder; the very file is sent then. Without a README.md, a model card
-        is made from the JSON files.
+        If the weights are unchanged since they were loaded, the folder's own weights file is sent, with its
+        training.json, evaluation.json, samples.png and README.md. Without a README.md, a model card is made from the
+        JSON files.
 
         Args:
-            repo_id: "user/name"; made where it is missing.
-            private: of a repo that is made now; by default as the account has it.
-            token: with the right to write; by default the one stored by `hf auth login`.
-            branch: made where it is missing; by default `main`.
+            repo_id: "user/name"; made if it is missing.
+            private: for a new repo. Default: the account's setting.
+            token: needs the right to write. Default: the one that `hf auth login` stored.
+            branch: made if it is missing. Default: `main`.
             create_pr: open a pull request instead of committing.
             commit_message: its first line.
-            overwrite_card: replace a card that was written or edited in the repo by hand; it stays otherwise.
+            overwrite_card: replace a card that was written or edited by hand in the repo. Default: keep it.
             tag: a name for this version, such as "v1.0".
-            folder: where training.json and so on are, if not where the model came from.
-            dtype: other than that of the file or, once the weights were changed, of the parameters.
+            folder: holds training.json and the other companions. Default: the folder that the model came from.
+            dtype: type of the sent weights. Default: the file's or, for changed weights, the parameters'.
             card_fields: for the card's front matter: `license`, `license_name`, `license_link`, `datasets`, …
 
         Raises:
             HubTokenError: the token is missing, wrong, or may not write there.
-            HubConnectionError: the Hub can't be reached or breaks off.
+            HubConnectionError: the Hub can't be reached, or breaks off.
             HubError: the Hub refuses, the tag is taken, or a public repo exists where a private one was asked for.
             CardError: the front matter of README.md can't be read.
             ValueError: a tag together with `create_pr`, or a card that the Hub finds invalid.
         """
-        from csvae_hub.card import CARD, make_card
-        from csvae_hub.hub_client import upload
+        from csvae_hub.hub.card import make_card
+        from csvae_hub.hub.upload import upload
 
         with tempfile.TemporaryDirectory() as temporary:
             staged = Path(temporary)
-            unchanged = self._folder is not None and self._is_of(self._folder)
+            origin = self._folder if self._folder is not None and self._is_of(self._folder) else None
             self.save_pretrained(staged, dtype=dtype)
-            if unchanged and self._folder is not None and dtype is None:
-                shutil.copyfile(inside(self._folder, hub.WEIGHTS), staged / hub.WEIGHTS)
-            source = folder if folder is not None else self._folder if unchanged else None
+            if origin is not None and dtype is None:
+                shutil.copyfile(hub.inside(origin, hub.WEIGHTS), staged / hub.WEIGHTS)
+            source = folder if folder is not None else origin
             if source is not None:
-                for path in (inside(source, name) for name in _COMPANIONS):
+                for path in (hub.inside(source, name) for name in (*hub.COMPANIONS, hub.PICTURE)):
                     if path.is_file():
                         shutil.copyfile(path, staged / path.name)
-            (staged / CARD).write_text(make_card(staged, repo_id, card_fields), encoding="utf-8")
+            (staged / hub.CARD).write_text(make_card(staged, repo_id, card_fields), encoding="utf-8")
             return upload(
                 staged,
                 repo_id,
@@ -197,37 +198,60 @@ class Pretrained(nn.Module):
             )
 
     def _is_of(self, folder: Path) -> bool:
-        """Whether the weights are those of a folder, but for the type that they were loaded in."""
-        mine = self.state_dict()
+        """True if these are the weights of a folder, apart from the type that they were loaded in."""
         try:
-            file = hub.open_weights(folder)
-            if mine.keys() - file.shapes.keys():
-                return False
-            theirs = file.read(mine, "cpu", {name: tensor.dtype for name, tensor in mine.items()})
-            return all(torch.equal(tensor.cpu(), theirs[name]) for name, tensor in mine.items())
+            theirs = hub.load_tensors(folder)
         except WeightsError:
             return False
+        mine = self.state_dict()
+        return mine.keys() <= theirs.keys() and all(
+            torch.equal(tensor.cpu(), theirs[name].to(tensor.dtype)) for name, tensor in mine.items()
+        )
 
     @classmethod
     def _named(cls, name: str, folder: Path) -> type[Self]:
-        """The class of this one and those below it that stands for a name."""
-        classes: dict[str, type[Any]] = {
-            c.name: c for c in (cls, *_below(cls)) if not inspect.isabstract(c) and hasattr(c, "name")
-        }
+        """The class of a name: this class or one of its subclasses."""
+        classes: dict[str, type[Any]] = {c.name: c for c in _family(cls) if hasattr(c, "name")}
         if name not in classes:
             remedy = did_you_mean(name, classes) or " Use the class of that name, or AttributeModel."
             raise ConfigError(f"{folder}: model: expected {' or '.join(sorted(classes))}, got {shown(name)}:{remedy}")
         return classes[name]
 
 
-def _below(cls: type[Any]) -> Iterator[type[Any]]:
-    for child in cls.__subclasses__():
-        yield child
-        yield from _below(child)
+def _family(cls: type[Any]) -> list[type[Any]]:
+    """The class and its subclasses that are not abstract."""
+    below = [found for child in cls.__subclasses__() for found in _family(child)]
+    return below if inspect.isabstract(cls) else [cls, *below]
 
 
-_HEADER = ("format_version", "csvae_hub_version")
-_COMPANIONS = ("training.json", "evaluation.json", "samples.png", "README.md")
+_FACTORIES = frozenset((torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full))
+
+
+class _Bound(TorchFunctionMode):
+    """Stops a config from a stranger that describes a model larger than its weights, before memory is taken.
+
+    Allows twice the numbers and four times the tensors of the weights, since building takes some of its own.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.weights = sum(tensor.numel() for tensor in state.values()), len(state)
+        self.numbers, self.tensors = 2 * self.weights[0] + 100_000, 4 * self.weights[1] + 1_000
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES:
+            size = kwargs["size"] if "size" in kwargs else args[0] if func is torch.full else args
+            self.numbers -= math.prod(size[0] if len(size) == 1 and not isinstance(size[0], int) else size)
+            self.tensors -= 1
+            if self.numbers < 0 or self.tensors < 0:
+                raise WeightsMismatchError(
+                    f"expected a model of {self.weights[0]} numbers in {self.weights[1]} tensors, as model.safetensors"
+                    " holds, got a larger one by config.json. Use the files of one model"
+                )
+        return func(*args, **kwargs)
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
@@ -237,28 +261,22 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     return found
 
 
-def _check_state(expected: Mapping[str, Tensor], file: TensorFile, strict: bool) -> None:
-    missing, further = sorted(expected.keys() - file.shapes.keys()), sorted(file.shapes.keys() - expected.keys())
+def _check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], strict: bool) -> None:
+    missing, further = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or (strict and further):
+        some, others = (", ".join(shortened(name, 100) for name in names[:3]) for names in (missing, further))
         raise WeightsMismatchError(
             f"model.safetensors is not of the model that config.json describes: {len(missing)} tensors"
-            f" missing ({_some(missing)}), {len(further)} unknown ({_some(further)})."
-            " Use the files of one model"
+            f" missing ({some}), {len(further)} unknown ({others}). Use the files of one model"
         )
     for name, tensor in expected.items():
-        if tuple(tensor.shape) != file.shapes[name]:
-            raise WeightsMismatchError(
-                f"{name}: expected shape {tuple(tensor.shape)} by config.json,"
-                f" got {shown(file.shapes[name])} in model.safetensors. Use the files of one model"
-            )
-        if tensor.is_floating_point() != file.dtypes[name].is_floating_point:
-            kind = "a floating type" if tensor.is_floating_point() else "whole numbers"
-            raise WeightsMismatchError(
-                f"{name}: expected {kind} by config.json, got {file.dtypes[name]} in model.safetensors."
-                " Use the files of one model"
-            )
-
-
-def _some(names: list[str]) -> str:
-    """The first three names."""
-    return ", ".join(shortened(name, 100) for name in names[:3])
+        found, floating = state[name], tensor.is_floating_point()
+        if tensor.shape == found.shape and floating == found.is_floating_point():
+            continue
+        if tensor.shape != found.shape:
+            wanted, got = f"shape {tuple(tensor.shape)}", shown(tuple(found.shape))
+        else:
+            wanted, got = "a floating type" if floating else "whole numbers", found.dtype
+        raise WeightsMismatchError(
+            f"{name}: expected {wanted} by config.json, got {got} in model.safetensors. Use the files of one model"
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 from csvae_hub.models.latents import Latents
 
 
-def resolved(
+def parse_value(
     value: Any, name: str, latents: Latents, encode: Callable[[Any], Latents]
 ) -> float | Literal["sample"] | Latents | Tensor:
     """The value of an edit as a number, "sample", latents of as many images as are edited or of one, or coordinates.
@@ -50,7 +50,7 @@ def resolved(
             raise ValueError(f"value for {name!r}: expected {expected}, got {len(value)}: {value!r}")
         return _finite(torch.tensor(value, device=latents.w.device, dtype=latents.w.dtype), name, value)
     if isinstance(value, str | Path) or hasattr(value, "shape") or hasattr(value, "size"):
-        return resolved(encode(value), name, latents, encode)
+        return parse_value(encode(value), name, latents, encode)
     coordinates = f"{w_dim} coordinates, " if w_dim else ""
     raise ValueError(
         f"value for {name!r}: expected True, False, a number, {coordinates}an image, Latents or 'sample', got {value!r}"
@@ -65,7 +65,7 @@ def level(value: Any, name: str, latents: Latents, encode: Callable[[Any], Laten
     Raises:
         ValueError: the value can't be understood, or is coordinates.
     """
-    found = resolved(value, name, latents, encode)
+    found = parse_value(value, name, latents, encode)
     if isinstance(found, Latents):
         return found.y[:, found.index(name)].to(latents.y).expand(len(latents))
     if isinstance(found, Tensor):

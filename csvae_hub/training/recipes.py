@@ -3,68 +3,77 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from csvae_hub.backbones import with_package
-from csvae_hub.config import ModelConfig, check, from_dict, to_dict
+from csvae_hub.config import ModelConfig, check, check_weights, from_dict, to_dict
+from csvae_hub.data import AttributeData, load_data, table_splits
 from csvae_hub.errors import ConfigError, did_you_mean
-from csvae_hub.hub import read_json, write_json
-from csvae_hub.training.objective import Objective, ObjectiveConfig
-from csvae_hub.training.trainer import Trainer, TrainerConfig
-
-if TYPE_CHECKING:
-    from csvae_hub.data import AttributeData
-    from csvae_hub.evaluation.classifier import AttributeClassifier
-    from csvae_hub.models import AttributeModel
+from csvae_hub.models import AttributeModel, create_model
+from csvae_hub.training.config import TrainerConfig
+from csvae_hub.training.steps import Objective, ObjectiveConfig, Part
+from csvae_hub.training.trainer import Trainer
 
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 FOLDER = Path(__file__).parent / "recipes"
-"""Where the packaged recipes are."""
+"""The folder of the packaged recipes."""
+
+PARTS = Path(__file__).parent / "parts"
+"""The folder of the parts, a file each."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data: `source` stands where the user names none; `examples` and `seed` are those of data that is drawn."""
+    """The data: `source` stands where the user names none; `examples` is the number of drawn ones."""
 
     source: str = ""
     examples: int = 10_000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         check(self.examples >= 1, "data.examples", "1 or more", self.examples)
 
 
 @dataclass(frozen=True)
-class GuideConfig:
-    """How the guide is trained: the classifier of edited pictures, where the objective has a consistency term."""
-
-    epochs: int = 12
-    width: int = 32
-    depth: int = 1
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "width", "depth"):
-            check(getattr(self, name) >= 1, f"guide.{name}", "1 or more", getattr(self, name))
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """The tables of a recipe's TOML file; a field that is left out has the default of its dataclass."""
+    """The tables of a recipe's TOML file; a field that is left out has the default of its dataclass.
+
+    `parts` holds the options of each part of ours by the name of its file; without any, the objective is the paper's.
+    """
 
     model: ModelConfig
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    guide: GuideConfig = field(default_factory=GuideConfig)
+    parts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        parts: dict[str, Any] = {}
+        for name, options in self.parts.items():
+            cls = find_part(name).Options
+            parts[name] = options if isinstance(options, cls) else from_dict(cls, options, f"parts.{name}")
+            check_weights(parts[name], f"parts.{name}")
+        object.__setattr__(self, "parts", parts)
+
+
+def find_part(name: str) -> type[Part]:
+    """The part in `training/parts/NAME.py`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = sorted(path.stem for path in PARTS.glob("[a-z]*.py"))
+    if name not in known:
+        raise ConfigError(f"unknown part {name!r}:{did_you_mean(name, known)} Known: {', '.join(known)}")
+    module = importlib.import_module(f"{__package__}.parts.{name}")
+    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Part) and c is not Part]
+    return found[0]
 
 
 def list_recipes() -> list[str]:
@@ -152,10 +161,10 @@ def train(
     Args:
         recipe: what `load_recipe` gave.
         data: anything `load_data` takes; None for the recipe's own source.
-        folder: gets all that `Trainer` writes, and the guide.
-        resume: go on from the folder's newest checkpoint; else start anew and remove what is there.
+        folder: gets all that `Trainer` writes.
+        resume: go on from the folder's newest checkpoint; else start anew and remove the checkpoints.
         initial: a weights folder or packaged name to start from, of the same model config, instead of random weights.
-        cache_dir: where decoded pictures are kept.
+        cache_dir: the place of decoded pictures.
         quiet: no progress on stderr.
 
     Raises:
@@ -173,21 +182,20 @@ def train(
     valid_data = _load(recipe, source, "valid", cache_dir) if _has_valid(source) else None
     if train_data.shape != recipe.model.shape:
         raise ConfigError(f"model.shape: expected {train_data.shape}, that of the data, got {recipe.model.shape}")
-    guide = _guide(recipe, train_data, folder / "guide", resume) if recipe.objective.consistency > 0 else None
-    from csvae_hub.models import create_model
-
-    share = torch.from_numpy(train_data.labels).nanmean(0).nan_to_num(0.5)
     with torch.random.fork_rng():
         torch.manual_seed(recipe.trainer.seed)
-        model = create_model(recipe.model) if initial is None else _initial(recipe, initial)
-        objective = Objective(model, recipe.objective, guide, share)
-    record = {name: table for name, table in to_dict(recipe).items() if name != "guide" or guide is not None}
+        objective = objective_of(recipe, train_data, None if initial is None else _initial(recipe, initial))
+    record = {**to_dict(recipe), **({} if initial is None else {"initial": str(initial)})}
     return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet).fit(resume)
 
 
-def _initial(recipe: Recipe, initial: str | Path) -> AttributeModel:
-    from csvae_hub.models import AttributeModel
+def objective_of(recipe: Recipe, data: AttributeData, model: AttributeModel | None = None) -> Objective:
+    """The objective of a recipe with its parts, over a model; by default over a new one."""
+    parts = [(find_part(name), options) for name, options in recipe.parts.items()]
+    return Objective(create_model(recipe.model) if model is None else model, recipe.objective, parts, data)
 
+
+def _initial(recipe: Recipe, initial: str | Path) -> AttributeModel:
     model = AttributeModel.from_pretrained(initial, device="cpu")
     mine = to_dict(replace(recipe.model, backbone=with_package(recipe.model.backbone)))
     theirs = to_dict(model.config)
@@ -200,38 +208,12 @@ def _initial(recipe: Recipe, initial: str | Path) -> AttributeModel:
 
 
 def _load(recipe: Recipe, source: str, split: str, cache_dir: str | Path | None) -> AttributeData:
-    from csvae_hub.data import load_data
-
-    model, data = recipe.model, recipe.data
+    model = recipe.model
     size = model.image_size if model.is_image else 64
-    return load_data(source, model.attributes, split, size, cache_dir, data.examples, data.seed)
+    return load_data(source, model.attributes, split, size, cache_dir, recipe.data.examples)
 
 
 def _has_valid(source: str) -> bool:
-    """Whether there is a split `valid`; only a table of one's own may have none."""
-    from csvae_hub.data import table_splits
-
+    """True where there is a split `valid`; only a table of one's own may lack it."""
     folder = Path(source).expanduser()
     return not (folder / "attributes.csv").is_file() or "valid" in table_splits(folder)
-
-
-def _guide(recipe: Recipe, data: AttributeData, folder: Path, resume: bool) -> AttributeClassifier:
-    """The guide of an earlier start of the same run, or one trained now."""
-    from csvae_hub.evaluation.classifier import AttributeClassifier, train_classifier
-
-    made_with = {**to_dict(recipe.guide), "data_fingerprint": data.fingerprint}
-    record = folder / "guide.json"
-    if resume and record.is_file() and read_json(record) == made_with:
-        return AttributeClassifier.load(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    guide = train_classifier(
-        data,
-        epochs=recipe.guide.epochs,
-        width=recipe.guide.width,
-        depth=recipe.guide.depth,
-        seed=recipe.guide.seed,
-        precision=recipe.trainer.precision,
-    )
-    guide.save(folder)
-    write_json(record, made_with)
-    return guide

@@ -1,4 +1,4 @@
-"""What a training run shows while it runs: a progress line, log.jsonl, TensorBoard, grids of edited pictures."""
+"""The signs of life of a training run: a progress line, log.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import torch
 from torch import Tensor
 
 from csvae_hub.errors import require
@@ -19,8 +18,6 @@ from csvae_hub.hub import replacing
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-    from csvae_hub.data import AttributeData
 
 
 class Means:
@@ -49,7 +46,7 @@ class Means:
         if broken:
             raise FloatingPointError(
                 f"{', '.join(broken)} by batch {batch}: expected finite losses; "
-                "lower the learning rate or set gradient_clip, and resume from the last checkpoint"
+                "lower the learning rate, and resume from the last checkpoint"
             )
         return means
 
@@ -142,30 +139,3 @@ def _cut_log(path: Path, batch: int) -> None:
             continue
     with replacing(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
-
-
-@torch.no_grad()
-def attribute_grid(model: Any, images: Tensor) -> Tensor:
-    """Pictures (B, C, S, S) in [0, 1] to (B·(k + 2), C, S, S): original, reconstruction, each attribute switched.
-
-    `model` is in eval mode; attributes are inferred, as they are for a user's photo.
-    """
-    latents = model.encode(images)
-    present = latents.y > 0.5
-    columns = [images, model.decode(latents)]
-    for i, name in enumerate(model.attributes):
-        switched_on, switched_off = (model.decode(model.edit(latents, {name: value})) for value in (True, False))
-        columns.append(torch.where(present[:, i, None, None, None], switched_off, switched_on))
-    return torch.stack([column.float().cpu() for column in columns], 1).flatten(0, 1).clamp(0, 1)
-
-
-def write_grid(model: Any, data: AttributeData, path: Path, rows: int = 8) -> None:
-    """Writes the `attribute_grid` of `rows` pictures, spread evenly over `data`, as a PNG file."""
-    from csvae_hub.images import grid
-
-    indices = torch.linspace(0, len(data) - 1, min(rows, len(data))).long()
-    images = data.batch(indices)[0].to(model.device)
-    picture = grid(attribute_grid(model, images), columns=len(model.attributes) + 2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        picture.save(temporary, "PNG")

@@ -34,7 +34,7 @@ class Lines(Backbone):
     def decode(self, z, condition):
         return self.decoder(torch.cat([z, condition], 1))
 """
-MODEL = ModelConfig(("Hat",), shape=(5,), z_dim=2, backbone=BackboneConfig("lines", 4, features=8), adversary_width=4)
+MODEL = ModelConfig(("Hat",), shape=(5,), z_dim=2, backbone=BackboneConfig("lines", 4, features=8), adversary=(4,))
 
 
 @pytest.fixture

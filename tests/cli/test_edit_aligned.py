@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from csvae_hub import cli_edit
+from csvae_hub.cli.common import progress
+from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.images import to_picture
 from csvae_hub.models import CSVAE
 
@@ -102,7 +103,7 @@ def test_broken_weights_end_with_1(edit, weights, folder):
 
 
 def test_plain_lines_are_printed_where_there_is_no_terminal(capsys):
-    with cli_edit.progress(10, "edited", seconds=0) as advance:
+    with progress(10, "edited", seconds=0) as advance:
         advance(4)
         advance(6)
     assert capsys.readouterr().err == "edited 4 of 10\nedited 10 of 10\n"
@@ -123,3 +124,10 @@ def test_the_face_alone_is_as_the_model_draws_it(edit, weights, folder, mode):
 def test_coordinates_are_not_for_a_model_without_subspaces(edit, make_model, folder):
     result = edit("photos", "Smiling=1,2", "-o", "out", "--model", make_model("vae"), code=2)
     assert "Smiling: expected no coordinates, since this model has no subspaces: give a number" in result.stderr
+
+
+def test_models_of_vectors_are_not_for_pictures(run, folder):
+    backbone = BackboneConfig(name="mlp", width=4, depth=1, features=4)
+    CSVAE(ModelConfig(("Above",), shape=(3,), z_dim=2, backbone=backbone)).save_pretrained("roll")
+    result = run("edit", folder, "Above=1", "-o", "out", "--model", "roll", code=2)
+    assert "roll is a model of vectors of 3 numbers, not of pictures" in result.stderr

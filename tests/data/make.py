@@ -24,7 +24,7 @@ PLAIN = {
     "shape": (3, 16, 16),
     "z_dim": 4,
     "backbone": BackboneConfig(width=4, features=8, film=True),
-    "adversary_width": 4,
+    "adversary": (4,),
 }
 MORE = {
     "csvae-options": {
@@ -34,8 +34,10 @@ MORE = {
         "learn_priors": True,
         "likelihood": LikelihoodConfig("laplace", 0.2),
         "residual": True,
+        "correction": True,
         "erase": True,
     },
+    "csvae-grid": {"z_dim": 16, "z_grid": 4},
     "csvae-vectors": {"shape": (5,), "w_dim": 1, "backbone": BackboneConfig("mlp", width=8, depth=2, features=8)},
     "csvae-float16": {"likelihood": LikelihoodConfig("bernoulli")},
 }
@@ -57,8 +59,11 @@ def make(config: ModelConfig, folder: Path) -> None:
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
         for _ in range(9):
-            model.observe(model(x, y))
-    model.settle([(x, y)])
+            model(x, y)
+        model.eval()
+        if model.q_z.eraser is not None:
+            model.q_z.eraser.fit(model.q_z.code(model.backbone.encode(x))[0], y)
+    model.finalize([(x, y)])
     model.save_pretrained(folder, dtype=torch.float16 if folder.name.endswith("float16") else None)
     save_file(outputs(AttributeModel.from_pretrained(folder, device="cpu"), x[5:7]), folder / "expected.safetensors")
 

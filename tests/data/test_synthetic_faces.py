@@ -70,7 +70,7 @@ def test_the_factors_are_uniform_and_independent(many):
 
 @pytest.mark.parametrize("name", FACTORS)
 def test_every_factor_is_to_be_seen(name):
-    faces = SyntheticFaces(8, seed=3, shares=0.0 if name == "mouth" else 1.0)
+    faces = SyntheticFaces(8, seed=3, base_rates=0.0 if name == "mouth" else 1.0)
     present = {a: torch.full((8,), name != "mouth") for a in ATTRIBUTES}
     present["Eyeglasses"] = torch.full((8,), name.startswith("Eyeglasses"))
     ends = [render(faces.factors | {name: torch.full((8,), end)}, present, 64).int() for end in (0.0, 1.0)]
@@ -106,7 +106,7 @@ def test_the_own_value_and_kind_give_the_face_itself(faces, attribute):
 
 @each_attribute
 def test_there_and_back_is_the_identity(attribute):
-    with_it, without = (SyntheticFaces(24, seed=4, shares={attribute: share}) for share in (1.0, 0.0))
+    with_it, without = (SyntheticFaces(24, seed=4, base_rates={attribute: rate}) for rate in (1.0, 0.0))
     assert torch.equal(without.counterfactual(range(24), attribute, True), with_it.batch(range(24))[0])
     assert torch.equal(with_it.counterfactual(range(24), attribute, False), without.batch(range(24))[0])
 
@@ -170,12 +170,12 @@ def test_kinds_differ_to_the_eye(faces, attribute):
     assert distances.median() > 60 / 255
 
 
-def test_shares_come_out_as_asked():
-    shares = {"Beard": 0.1, "Hair": 0.8}
-    means = SyntheticFaces(4000, image_size=16, shares=shares).labels.mean(0)
+def test_base_rates_come_out_as_asked():
+    base_rates = {"Beard": 0.1, "Hair": 0.8}
+    means = SyntheticFaces(4000, image_size=16, base_rates=base_rates).labels.mean(0)
     for mean, wanted in zip(means, [0.1, 0.5, 0.8, 0.5, 0.5], strict=True):
         assert abs(mean - wanted) < 5 * math.sqrt(wanted * (1 - wanted) / 4000)
-    labels = SyntheticFaces(50, image_size=16, shares={"Beard": 1, "Hair": 0}).labels
+    labels = SyntheticFaces(50, image_size=16, base_rates={"Beard": 1, "Hair": 0}).labels
     assert labels[:, 0].all()
     assert not labels[:, 2].any()
 
@@ -198,8 +198,8 @@ def test_a_correlation_of_1_makes_attributes_equal_and_of_minus_1_opposite():
     np.testing.assert_array_equal(labels[:, 1], labels[:, 3])
 
 
-def test_shares_and_correlations_change_the_attributes_only(faces):
-    other = SyntheticFaces(N, seed=1, image_size=16, shares=0.2, correlations={("Beard", "Hair"): 0.5})
+def test_base_rates_and_correlations_change_the_attributes_only(faces):
+    other = SyntheticFaces(N, seed=1, image_size=16, base_rates=0.2, correlations={("Beard", "Hair"): 0.5})
     assert all(torch.equal(other.factors[name], faces.factors[name]) for name in FACTORS)
     assert not np.array_equal(other.labels, faces.labels)
 
@@ -246,9 +246,9 @@ def test_splits_by_name_share_no_face():
     [
         ({"n": 0}, "n: expected at least one face, got 0"),
         ({"image_size": 48}, "image_size: expected one of 16, 32, 64, 128, 256, got 48"),
-        ({"shares": 1.5}, "shares: expected the share of Beard between 0 and 1, got 1.5"),
-        ({"shares": {"Hair": float("nan")}}, "shares: expected the share of Hair between 0 and 1, got nan"),
-        ({"shares": {"Hat": 0.5}}, "shares: expected attributes among Beard, .*, Wearing_Hat, got 'Hat'"),
+        ({"base_rates": 1.5}, "base_rates: expected the base rate of Beard between 0 and 1, got 1.5"),
+        ({"base_rates": {"Hair": float("nan")}}, "base_rates: expected the base rate of Hair between 0 and 1, got nan"),
+        ({"base_rates": {"Hat": 0.5}}, "base_rates: expected attributes among Beard, .*, Wearing_Hat, got 'Hat'"),
         ({"correlations": {("Hair", "Smilng"): 0.5}}, "got 'Smilng': did you mean 'Smiling'?"),
         ({"correlations": {("Hair", "Beard"): -1.1}}, "expected a number from -1 to 1 for Hair, Beard, got -1.1"),
         ({"correlations": {("Hair", "Beard"): math.nan}}, "expected a number from -1 to 1 for Hair, Beard, got nan"),

@@ -303,7 +303,12 @@ def test_a_list_takes_landmarks_photo_by_photo(model):
     ("found", "options", "error", "words"),
     [
         ([], {}, NoFaceError, r"^no face found in this photo of 180×120 pixels: give its five landmarks, edit it as a"),
-        ([NEAR], {"face": 2}, FaceError, "^face: expected a number below 1, since so many faces are found, got 2$"),
+        (
+            [NEAR],
+            {"face": 2},
+            FaceError,
+            "^face: expected a number below 1, since so many faces are found, got 2: choose 0$",
+        ),
         ([NEAR], {"face": -1}, ValueError, "^face: expected 'largest', 'all' or a number from 0, got -1$"),
         ([NEAR], {"face": "first"}, ValueError, "^face: expected 'largest', 'all' or a number from 0, got 'first'$"),
         ([NEAR], {"face": True}, ValueError, "^face: expected 'largest', .* got True$"),

@@ -1,11 +1,10 @@
-"""Pictures whose attributes are their halves' brightness, models that edit them faultlessly, and a judge."""
+"""Models that edit halved pictures faultlessly, and untrained ones."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,18 +12,9 @@ from torch import nn
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.data import SyntheticFaces
 from csvae_hub.data.base import AttributeData
-from csvae_hub.evaluation.classifier import train_classifier
 from csvae_hub.models import Latents, create_model
 
 NAMES = ("Left", "Right")
-
-
-def halves(n: int, seed: int) -> AttributeData:
-    """16×16 pictures whose left and right half are dark (absent) or light (present), with noise."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 2, (n, 2)).astype(np.float32)
-    x = np.repeat(60 + 130 * labels[:, None, None, :], 8, axis=3) + rng.normal(0, 8, (n, 3, 16, 16))
-    return AttributeData(x.clip(0, 255).astype(np.uint8), labels, NAMES)
 
 
 def member(name: str, attributes=NAMES, seed: int = 0):
@@ -99,11 +89,6 @@ class Oracle(Faultless):
 
 
 @pytest.fixture(scope="session")
-def make_halves():
-    return halves
-
-
-@pytest.fixture(scope="session")
 def make_member():
     return member
 
@@ -122,8 +107,3 @@ def oracle():
 def faces():
     """Drawn faces, whose counterfactuals are known."""
     return SyntheticFaces(60, seed=1, image_size=16)
-
-
-@pytest.fixture(scope="session")
-def judge():
-    return train_classifier(halves(512, 0), epochs=4, width=4, batch_size=32, learning_rate=1e-2, augment=False)

@@ -15,7 +15,9 @@ KINDS = {
         "residual": True,
         "erase": True,
         "learn_priors": True,
+        "correction": True,
     },
+    "z with places": {"z_grid": 4, "z_dim": 32, "min_scale": 0.1},
     "with a flow": {"flow": 8, "residual": True, "min_scale": 0.1},
     "grey": {"shape": (1, 16, 16)},
     "vector": {"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)},
@@ -30,7 +32,7 @@ def build(kind="image", **changes):
         "shape": (3, 16, 16),
         "z_dim": 8,
         "backbone": BackboneConfig(width=4, features=16),
-        "adversary_width": 8,
+        "adversary": (8,),
     }
     model = create_model(ModelConfig(**{**fields, **KINDS[kind], **changes}))
     with torch.no_grad():
@@ -38,7 +40,9 @@ def build(kind="image", **changes):
             parameter.add_(0.1 * torch.randn_like(parameter))
         shape = model.config.shape
         for _ in range(3):
-            model(torch.rand(20, *shape), torch.randint(2, (20, 3)).float())
+            out = model(torch.rand(20, *shape), torch.randint(2, (20, 3)).float())
+            if model.q_z.eraser is not None:
+                model.q_z.eraser.observe(model.q_z.code(out.features)[0], out.y)
     return model.eval()
 
 

@@ -23,7 +23,7 @@ from csvae_hub.errors import (
     WeightsVersionError,
 )
 from csvae_hub.models import CSVAE, AttributeModel
-from csvae_hub.models.skeleton import skeleton
+from csvae_hub.models.pretrained import _Bound
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_wrong_shapes_are_named(folder):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"z_dim": 4096, "w_dim": 4096, "adversary_width": 4096},
+        {"z_dim": 4096, "w_dim": 4096, "adversary": [4096, 4096]},
         {"backbone": {"name": "resnet", "width": 4096, "depth": 4096, "features": 4096}},
         {"backbone": {"name": "conv", "width": 1, "depth": 4096, "features": 1}},
         {"shape": [4096], "backbone": {"name": "mlp", "width": 4096, "depth": 4096}},
@@ -243,25 +243,31 @@ def test_further_tensors_are_refused_when_strict(folder):
     assert isinstance(CSVAE.from_pretrained(folder, strict=False).config, ModelConfig)
 
 
-# -- modules whose numbers are still to come ----------------------------------------------------------------------
+# -- modules that wait for their weights --------------------------------------------------------------------------
 
 
 class Odd(nn.Module):
-    """Keeps numbers beside its state."""
+    """Keeps numbers beside its state, and computes with its first weights."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(3, 4) * 0.5)
         self.linear = nn.Linear(4, 2)
+        with torch.no_grad():
+            self.linear.weight /= self.linear.weight.norm().item()
         self.register_buffer("steps", torch.arange(5.0) * 2, persistent=False)
         self.full = torch.full((2, 2), 7.0)
 
 
-def test_what_a_module_computes_beside_its_state_is_computed():
-    odd = skeleton(Odd, 22, 3)
+def test_a_bound_leaves_a_module_that_fits_as_it_is():
+    torch.manual_seed(0)
+    plain = Odd()
+    torch.manual_seed(0)
+    with _Bound({"a": torch.ones(22)}):
+        odd = Odd()
     assert torch.equal(odd.steps, torch.arange(5.0) * 2)
     assert torch.equal(odd.full, torch.full((2, 2), 7.0))
-    assert odd.linear.weight.shape == (2, 4)
+    assert all(torch.equal(tensor, odd.state_dict()[name]) for name, tensor in plain.state_dict().items())
 
 
 @pytest.mark.parametrize("size", [torch.Size([300_000]), (300_000,), [300, 1000], 300_000])
@@ -269,15 +275,16 @@ def test_what_a_module_computes_beside_its_state_is_computed():
 def test_every_way_to_take_memory_is_counted(make, size):
     if isinstance(size, int):
         size = (size,)
-    with pytest.raises(WeightsMismatchError, match="expected a model of 10 numbers in 1 tensors"):
-        skeleton(lambda: make(size), 10, 1)
+    with (
+        pytest.raises(WeightsMismatchError, match="expected a model of 10 numbers in 1 tensors"),
+        _Bound({"a": torch.ones(10)}),
+    ):
+        make(size)
 
 
-def test_a_skeleton_takes_the_generator_s_argument_and_no_numbers():
-    generator = torch.Generator().manual_seed(0)
-    before = generator.get_state()
-    skeleton(lambda: torch.rand(3, generator=generator), 3, 1)
-    assert torch.equal(generator.get_state(), before)
+def test_many_small_tensors_are_counted():
+    with pytest.raises(WeightsMismatchError, match="in 1 tensors"), _Bound({"a": torch.ones(10)}):
+        nn.Sequential(*(nn.Linear(1, 1) for _ in range(1000)))
 
 
 def test_loaded_tensors_are_the_model_s_own_and_trainable(folder):

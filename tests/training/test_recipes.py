@@ -12,7 +12,9 @@ import torch
 
 from csvae_hub.errors import ConfigError
 from csvae_hub.training import recipes
-from csvae_hub.training.recipes import list_recipes, load_recipe, train
+from csvae_hub.training.parts import critic, stronger_adversary
+from csvae_hub.training.recipes import Recipe, find_part, list_recipes, load_recipe, objective_of, train
+from csvae_hub.training.steps import NoOptions, Part, Weighted
 
 SMALL = """
 [model]
@@ -22,22 +24,17 @@ z_dim = 4
 backbone = { name = "conv", width = 8, features = 16 }
 
 [objective]
-consistency = 1.0
+kl_w = 2.0
 
 [trainer]
 epochs = 2
 batch_size = 8
-num_threads = 1
 
-[guide]
-epochs = 1
-width = 4
+[parts.confusion]
+weight = 2.0
+
+[parts.stronger_adversary]
 """
-
-
-@pytest.fixture(autouse=True)
-def _on_the_cpu(monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
 
 
 @pytest.fixture
@@ -70,6 +67,39 @@ def test_packaged_recipes_are_whole(name):
     assert recipe.model.attributes
 
 
+@pytest.mark.parametrize("name", list_recipes())
+def test_packaged_recipes_build_their_objective(name, data):
+    recipe = load_recipe(name)
+    examples = data(8, recipe.model.shape)
+    examples.labels = np.zeros((8, len(recipe.model.attributes)), np.float32)
+    objective = objective_of(recipe, examples)
+    x, y = torch.rand(4, *recipe.model.shape), torch.zeros(4, len(recipe.model.attributes))
+    loss, step = objective.generative_step(x, y)
+    loss.backward()
+    assert loss.isfinite()
+    assert [part.__class__ for part in objective.parts] == [find_part(name) for name in recipe.parts]
+    for game in objective.minimisations:
+        assert all(term.isfinite() for term in game.losses(step))
+
+
+def test_every_part_has_options_and_is_used_by_a_recipe():
+    names = sorted(path.stem for path in recipes.PARTS.glob("[a-z]*.py"))
+    used = {name for recipe in list_recipes() for name in load_recipe(recipe).parts}
+    for name in names:
+        assert issubclass(find_part(name), Part)
+        assert find_part(name).__module__.endswith(f".parts.{name}")
+        find_part(name).Options()
+    assert used == set(names)
+
+
+def test_options_that_are_made_already_are_kept_and_the_caller_s_table_is_left_as_it_is():
+    options, table = critic.Options(realism=2.0), {"weight": 3.0}
+    given = {"critic": options, "confusion": table}
+    recipe = Recipe(load_recipe("celeba-64").model, parts=given)
+    assert recipe.parts == {"critic": options, "confusion": Weighted(weight=3.0)}
+    assert given == {"critic": options, "confusion": table}
+
+
 def test_celeba_64_has_its_attributes_in_order():
     assert load_recipe("celeba-64").model.attributes == (
         "Bangs",
@@ -89,17 +119,27 @@ def test_overrides_are_tomls_values_or_text(small):
     overrides = {
         "trainer.epochs": "3",
         "trainer.learning_rate": "5e-4",
-        "trainer.flip": "false",
         "trainer.schedule": "constant",
         "model.attributes": '["A"]',
         "model.backbone.width": "16",
+        "model.learn_priors": "true",
         "data.source": "some/folder",
+        "parts.confusion.weight": "5",
+        "parts.balanced": "{}",
+        "parts.critic.realism": "1",
     }
     recipe = load_recipe(small, overrides)
-    assert (recipe.trainer.epochs, recipe.trainer.learning_rate, recipe.trainer.flip) == (3, 5e-4, False)
+    assert (recipe.trainer.epochs, recipe.trainer.learning_rate) == (3, 5e-4)
     assert (recipe.trainer.schedule, recipe.model.attributes) == ("constant", ("A",))
     assert (recipe.model.backbone.width, recipe.model.backbone.features) == (16, 16)
+    assert recipe.model.learn_priors
     assert recipe.data.source == "some/folder"
+    assert recipe.parts == {
+        "balanced": NoOptions(),
+        "confusion": Weighted(weight=5.0),
+        "critic": critic.Options(realism=1.0),
+        "stronger_adversary": stronger_adversary.Options(),
+    }
 
 
 @pytest.mark.parametrize(
@@ -111,7 +151,21 @@ def test_overrides_are_tomls_values_or_text(small):
         ({"trainer.epochs": "0"}, r"epochs: expected 1 or more, got 0"),
         ({"epochs": "3"}, r"'epochs': expected TABLE\.FIELD=VALUE such as trainer\.epochs=3"),
         ({"trainer.epochs.x": "3"}, r"'trainer\.epochs\.x': 'epochs' is a value, not a table: it has no field 'x'"),
-        ({"guide.width": "0"}, r"guide\.width: expected 1 or more, got 0"),
+        ({"guide.width": "0"}, r"unknown key 'guide': remove it\. Known here: model, objective, trainer, data, parts"),
+        ({"parts.critik.realism": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, confusion, "),
+        ({"parts.critik": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, confusion, critic"),
+        ({"parts._common.x": "1"}, r"unknown part '_common':.* Known: balanced, confusion, critic, eraser, flow"),
+        ({"parts.critic.realizm": "1"}, r"unknown key 'parts\.critic\.realizm': did you mean 'realism'\?"),
+        ({"parts.critic.realism": "much"}, r"parts\.critic\.realism: expected float, got 'much'"),
+        ({"parts.critic": "true"}, r"parts\.critic: expected an object of named fields, got bool"),
+        ({"parts.confusion.weight": "-1"}, r"parts\.confusion\.weight: expected a number of 0 or more, got -1.0"),
+        ({"parts.invariance.weight": "nan"}, r"parts\.invariance\.weight: expected a number of 0 or more, got nan"),
+        ({"parts.critic.realism": "inf"}, r"parts\.critic\.realism: expected a number of 0 or more, got inf"),
+        ({"parts.critic.matching": "-1"}, r"parts\.critic\.matching: expected a number of 0 or more, got -1.0"),
+        ({"parts.critic.locality": "-1"}, r"parts\.critic\.locality: expected a number of 0 or more, got -1.0"),
+        ({"parts.rest.weight": "-1"}, r"parts\.rest\.weight: expected a number of 0 or more, got -1.0"),
+        ({"parts.balanced.weight": "1"}, r"unknown key 'parts\.balanced\.weight': remove it"),
+        ({"parts.rest.epochs": "0"}, r"parts\.rest\.epochs: expected 1 or more, got 0"),
         ({"data.examples": "0"}, r"data\.examples: expected 1 or more, got 0"),
     ],
 )
@@ -122,7 +176,7 @@ def test_a_wrong_override_is_named(small, overrides, words):
 
 def test_an_unknown_recipe_is_answered_with_the_nearest_and_all():
     with pytest.raises(
-        ConfigError, match=r"no recipe 'celeba64': did you mean 'celeba-64'\? Expected one of celeba-64, celeba-64-"
+        ConfigError, match=r"no recipe 'celeba64': did you mean 'celeba-64'\? Expected one of celeba-64, paper-celeba"
     ):
         load_recipe("celeba64")
 
@@ -135,9 +189,9 @@ def test_a_recipe_has_the_fields_of_the_one_that_it_extends(small, tmp_path):
     base, recipe = load_recipe(small), load_recipe(path, {"trainer.seed": "3"})
     assert (recipe.trainer.epochs, recipe.trainer.seed, recipe.model.backbone.width) == (7, 3, 16)
     assert (recipe.trainer.batch_size, recipe.model.backbone.features) == (8, 16)
-    assert (recipe.model.attributes, recipe.guide, recipe.objective) == (
+    assert (recipe.model.attributes, recipe.parts, recipe.objective) == (
         base.model.attributes,
-        base.guide,
+        base.parts,
         base.objective,
     )
 
@@ -168,23 +222,20 @@ def test_train_leaves_a_model_that_loads_and_says_what_it_was_made_of(small, fac
     assert loaded.attributes == ("Smiling", "Bald")
     training = json.loads((tmp_path / "run" / "model" / "training.json").read_text())
     assert training["examples"] == 18
-    assert training["objective"]["consistency"] == 1.0
+    assert training["objective"]["kl_w"] == 2.0
+    assert training["parts"] == {"confusion": {"weight": 2.0}, "stronger_adversary": {"steps": 1, "memory": 8}}
+    assert training["trainer"]["seed"] == 0
+    assert "initial" not in training
     assert training["model"]["attributes"] == ["Smiling", "Bald"]
-    assert training["guide"]["width"] == 4
     assert (tmp_path / "run" / "grids" / "epoch-002.png").is_file()
 
 
-def test_a_second_start_takes_the_guide_of_the_first_and_a_new_one_gives_the_same_weights(
-    small, faces, tmp_path, monkeypatch
-):
+def test_a_second_start_gives_the_same_weights(small, faces, tmp_path):
     run, options = tmp_path / "run", {"cache_dir": tmp_path / "cache", "quiet": True}
     first = train(load_recipe(small), faces, run, **options)
-    guide = (run / "guide" / "model.safetensors").stat().st_mtime_ns
     shutil.rmtree(run / "checkpoints")
     second = train(load_recipe(small), faces, run, **options)
-    assert (run / "guide" / "model.safetensors").stat().st_mtime_ns == guide
     third = train(load_recipe(small), faces, run, resume=False, **options)
-    assert (run / "guide" / "model.safetensors").stat().st_mtime_ns != guide
     for model in (second, third):
         assert all(
             torch.equal(a, b) for a, b in zip(first.state_dict().values(), model.state_dict().values(), strict=True)
@@ -193,30 +244,25 @@ def test_a_second_start_takes_the_guide_of_the_first_and_a_new_one_gives_the_sam
 
 def test_a_run_can_start_from_weights_of_the_same_model(small, faces, tmp_path):
     options = {"cache_dir": tmp_path / "cache", "quiet": True}
-    first = train(load_recipe(small, {"objective.consistency": "0"}), faces, tmp_path / "first", **options)
-    still = {"objective.consistency": "0", "trainer.epochs": "1", "trainer.learning_rate": "1e-12"}
+    first = train(load_recipe(small), faces, tmp_path / "first", **options)
+    still = {"trainer.epochs": "1", "trainer.learning_rate": "1e-12"}
     second = train(
         load_recipe(small, still), faces, tmp_path / "second", initial=tmp_path / "first" / "model", **options
     )
+    record = json.loads((tmp_path / "second" / "model" / "training.json").read_text())
+    assert record["initial"] == str(tmp_path / "first" / "model")
     for name, parameter in first.backbone.named_parameters():
         torch.testing.assert_close(dict(second.backbone.named_parameters())[name], parameter)
-    other = load_recipe(small, {"objective.consistency": "0", "model.z_dim": "5"})
+    other = load_recipe(small, {"model.z_dim": "5"})
     with pytest.raises(ConfigError, match=r"model\.z_dim: expected 4 as in the initial weights .*first.*, got 5"):
         train(other, faces, tmp_path / "third", initial=tmp_path / "first" / "model", **options)
-
-
-def test_no_guide_is_trained_where_none_is_asked_for(small, faces, tmp_path):
-    recipe = load_recipe(small, {"objective.consistency": "0"})
-    train(recipe, faces, tmp_path / "run", cache_dir=tmp_path / "cache", quiet=True)
-    assert not (tmp_path / "run" / "guide").exists()
-    assert "guide" not in json.loads((tmp_path / "run" / "model" / "training.json").read_text())
 
 
 def test_a_table_without_splits_is_all_trained_on(small, faces, tmp_path):
     table = faces / "attributes.csv"
     lines = [line.split(",") for line in table.read_text().splitlines()]
     table.write_text("\n".join(",".join([file, *cells]) for file, _, *cells in lines) + "\n")
-    recipe = load_recipe(small, {"objective.consistency": "0"})
+    recipe = load_recipe(small)
     train(recipe, faces, tmp_path / "run", cache_dir=tmp_path / "cache", quiet=True)
     assert json.loads((tmp_path / "run" / "model" / "training.json").read_text())["examples"] == 24
     assert not (tmp_path / "run" / "grids").exists()

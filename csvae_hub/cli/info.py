@@ -1,0 +1,38 @@
+"""`csvae info`: one model and its figures."""
+
+from __future__ import annotations
+
+import click
+
+from csvae_hub.cli.common import echo, echo_lines, json_option, print_json
+
+
+@click.command("info")
+@click.argument("model_name", metavar="MODEL")
+@json_option
+def command(model_name: str, as_json: bool) -> None:
+    """Show the config of MODEL, and its figures where it was measured.
+
+    Checks the JSON files as loading does. Does not read the weights.
+    """
+    from csvae_hub import hub
+
+    folder = hub.resolve(model_name)
+    content, config = {"config": hub.read_config(folder)}, hub.read_model_config(folder)
+    for file in (hub.PREPROCESSOR, "training.json", "evaluation.json"):
+        if file == hub.PREPROCESSOR or hub.inside(folder, file).is_file():
+            content[file.removesuffix(".json")] = hub.read_json(hub.inside(folder, file))
+    if as_json:
+        print_json({"folder": str(folder), **content})
+        return
+    shape = "×".join(map(str, config.shape))
+    echo(f"folder      {folder}")
+    echo(f"model       {config.model}, backbone {config.backbone.name}, {shape}")
+    echo(f"latents     z {config.z_dim}, w {len(config.attributes)} × {config.w_dim}")
+    echo(f"attributes  {', '.join(config.attributes)}")
+    if "evaluation" not in content:
+        echo("measured    nothing yet: csvae eval MODEL --data FOLDER -o evaluation.json")
+        return
+    from csvae_hub.hub.card_tables import figures
+
+    echo_lines(figures(content["evaluation"], config.attributes))

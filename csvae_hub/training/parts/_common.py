@@ -1,0 +1,80 @@
+"""Edits made in training, and codes of all training data, for several parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from csvae_hub.models import AttributeModel, Latents
+from csvae_hub.training.steps import Examples, Step
+
+
+@dataclass(frozen=True)
+class Edited:
+    """One attribute switched in each picture of a batch, in another order of the rows."""
+
+    latents: Latents
+    rows: Tensor
+    """(B,), the row of the batch that each was made from."""
+    which: Tensor
+    """(B,), the attribute that was switched."""
+    wished: Tensor
+    """(B, k), the attributes after the edit."""
+
+
+def sampled_latents(step: Step) -> Latents:
+    """The latents of a generative step as they were sampled, with their gradient."""
+    out, names = step.out, step.objective.model.attributes
+    w = out.z.new_zeros(len(out.z), len(names), 0) if out.w is None else out.w
+    return Latents(out.z, w, out.y, names)
+
+
+def switch_one_attribute(step: Step, donors: float) -> Edited:
+    """Switches one attribute of each picture, drawn at random.
+
+    A share `donors` of the edits takes over the w_i of another picture of the batch, where one is of the wished class.
+    The rest go to the class's mean. The running class means of the model are brought up to date first.
+    """
+    model, latents = step.objective.model, sampled_latents(step)
+    batch, k = latents.y.shape
+    means = replace(latents, z=step.out.q_z.mean.detach())
+    if step.out.q_w is not None:
+        means = replace(means, w=step.out.q_w.mean.detach())
+    model.update_class_means(means)
+    device = latents.z.device
+    which, every = torch.randint(k, (batch,), device=device), torch.arange(batch, device=device)
+    wished = latents.y.clone()
+    wished[every, which] = 1 - wished[every, which]
+    target = replace(latents, y=wished)
+    if step.out.w is not None:
+        fits = wished[every, which][:, None] == latents.y[:, which].T
+        donor = (torch.rand(batch, batch, device=device) * fits).argmax(1)
+        takes_over = (torch.rand(batch, device=device) < donors) & fits.any(1)
+        columns = torch.arange(k, device=device)
+        to_mean = model.get_buffer("class_means")[columns, wished.round().long()]
+        points = torch.where(takes_over[:, None, None], latents.w.detach()[donor], to_mean)
+        target = replace(target, w=points)
+    rows = which.argsort()
+    parts: list[Latents] = []
+    for i, group in enumerate(rows.split(torch.bincount(which, minlength=k).tolist())):
+        if len(group):
+            parts.append(model.edit_latents(latents[group], model.attributes[i], target[group], None))
+    return Edited(Latents.cat(parts), rows, which[rows], wished[rows])
+
+
+@torch.no_grad()
+def all_codes(model: AttributeModel, examples: Examples) -> tuple[Tensor, Tensor]:
+    """The means of z before eraser and flow (N, z_dim), and the attributes (N, k) with gaps filled by q(y | x)."""
+    codes: list[Tensor] = []
+    attributes: list[Tensor] = []
+    training = model.training
+    model.eval()
+    for x, y in examples:
+        features = model.backbone.encode(x)
+        y = torch.where(y.isnan(), (model.q_y(features).mean > 0.5).to(y), y)
+        codes.append(model.q_z.code(features, y)[0])
+        attributes.append(y)
+    model.train(training)
+    return torch.cat(codes), torch.cat(attributes)

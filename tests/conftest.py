@@ -1,0 +1,50 @@
+"""Pictures whose attributes are their halves' brightness, and classifiers of them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from csvae_hub.classifier import ARCHITECTURES, train_classifier
+from csvae_hub.data.base import AttributeData
+from csvae_hub.evaluation import Judges
+
+NAMES = ("Left", "Right")
+
+
+def halves(n: int, seed: int) -> AttributeData:
+    """16×16 pictures whose left and right half are dark (absent) or light (present), with noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (n, 2)).astype(np.float32)
+    x = np.repeat(60 + 130 * labels[:, None, None, :], 8, axis=3) + rng.normal(0, 8, (n, 3, 16, 16))
+    return AttributeData(x.clip(0, 255).astype(np.uint8), labels, NAMES)
+
+
+@pytest.fixture(scope="session")
+def make_halves():
+    return halves
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def classifier(request):
+    return trained(request.param)
+
+
+@pytest.fixture(scope="session")
+def judges():
+    return Judges(trained(architecture) for architecture in ARCHITECTURES)
+
+
+@cache
+def trained(architecture):
+    return train_classifier(
+        halves(512, 0),
+        epochs=4,
+        architecture=architecture,
+        width=4,
+        batch_size=32,
+        learning_rate=1e-2,
+        augment=False,
+    )

@@ -1,0 +1,94 @@
+"""Edits made in training, and the codes of all data."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from csvae_hub.models import list_models
+from csvae_hub.training.parts._common import all_codes, sampled_latents, switch_one_attribute
+
+
+def a_step(objective, batch, n=24):
+    return objective.generative_step(*batch(objective, n, missing=0.0))[1]
+
+
+@pytest.mark.parametrize("kind", list_models())
+def test_one_attribute_of_each_picture_is_switched(build, batch, kind):
+    objective = build(kind)
+    step = a_step(objective, batch)
+    edited, y = switch_one_attribute(step, donors=0.5), step.out.y
+    assert edited.rows.sort().values.tolist() == list(range(24))
+    different = edited.wished != y[edited.rows]
+    assert torch.equal(different, torch.nn.functional.one_hot(edited.which, 3).bool())
+    assert set(edited.which.tolist()) == {0, 1, 2}
+    if kind != "vae":
+        assert torch.equal(edited.latents.z, step.out.z[edited.rows])
+    if kind != "csvae":
+        assert torch.equal(edited.latents.y, edited.wished)
+
+
+@pytest.mark.parametrize("donors", [0.0, 1.0])
+def test_an_edit_of_a_subspace_goes_to_the_class_s_mean_or_to_another_picture_s_point(build, batch, donors):
+    objective = build()
+    step = a_step(objective, batch)
+    edited, out, means = switch_one_attribute(step, donors), step.out, objective.model.class_means
+    for n, (row, i) in enumerate(zip(edited.rows.tolist(), edited.which.tolist(), strict=True)):
+        others = [j for j in range(3) if j != i]
+        assert torch.equal(edited.latents.w[n, others], out.w[row, others])
+        wished = int(edited.wished[n, i])
+        point = edited.latents.w[n, i]
+        is_mean = torch.equal(point, means[i, wished])
+        fitting = out.w[out.y[:, i] == wished, i]
+        assert (is_mean, bool((fitting == point).all(1).any())) == (donors == 0, donors == 1)
+
+
+def test_where_no_picture_is_of_the_wished_class_the_edit_goes_to_the_mean(build, batch):
+    objective = build()
+    x, _ = batch(objective)
+    _, step = objective.generative_step(x, torch.ones(12, 3))
+    edited = switch_one_attribute(step, donors=1.0)
+    means = objective.model.class_means[edited.which, 0]
+    assert torch.equal(edited.latents.w[torch.arange(12), edited.which], means)
+
+
+def test_the_gradient_of_an_edit_reaches_the_encoder_by_what_was_kept(build, batch):
+    objective = build()
+    step = a_step(objective, batch)
+    switch_one_attribute(step, donors=0.5).latents.z.sum().backward()
+    assert objective.model.q_z.head.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["csvae", "vae"])
+def test_the_class_means_follow_the_posteriors(build, batch, kind):
+    objective = build(kind)
+    step = a_step(objective, batch)
+    before = objective.model.class_means.clone()
+    switch_one_attribute(step, donors=0.5)
+    points = step.out.q_w.mean if kind == "csvae" else step.out.q_z.mean[:, None].expand(-1, 3, -1)
+    for value in (0, 1):
+        member = (step.out.y == value)[..., None]
+        mean = (points * member).sum(0) / member.sum(0)
+        torch.testing.assert_close(objective.model.class_means[:, value], 0.99 * before[:, value] + 0.01 * mean)
+
+
+def test_sampled_latents_are_those_of_the_step(build, batch):
+    for kind in list_models():
+        step = a_step(build(kind), batch)
+        latents = sampled_latents(step)
+        assert latents.z is step.out.z
+        assert latents.w.shape == (24, 3, 2 if kind == "csvae" else 0)
+
+
+def test_codes_are_of_all_examples_in_eval_mode_and_before_the_eraser(build, batch, state, changed):
+    objective = build(erase=True)
+    model, (x, y) = objective.model.train(), batch(objective, 30)
+    model.q_z.eraser.fit(torch.randn(30, 8), y.nan_to_num())
+    before = state(model)
+    codes, attributes = all_codes(model, zip(x.split(20), y.split(20), strict=True))
+    assert model.training
+    assert changed(before, model) == set()
+    model.eval()
+    torch.testing.assert_close(codes, model.q_z.code(model.backbone.encode(x))[0])
+    assert not torch.allclose(codes, model.encode(x, y).z)
+    assert torch.equal(attributes, model.encode(x, y).y)

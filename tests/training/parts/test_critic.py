@@ -1,0 +1,150 @@
+"""The critic: its loss and the model's terms against the equations, and who learns from which."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from csvae_hub.errors import ConfigError
+from csvae_hub.models import list_models
+from csvae_hub.training.parts.critic import BETAS, LEARNING_RATE, R1, R1_EVERY, Network
+
+GRIDS = {"a vector": {}, "a grid": {"z_grid": 4, "z_dim": 32}}
+
+
+@pytest.fixture
+def objective(build):
+    return build(parts={"critic": {}})
+
+
+def game_of(objective):
+    (game,) = (game for game in objective.minimisations if game.name == "critic")
+    return game
+
+
+def part_of(objective):
+    (part,) = objective.parts
+    return part
+
+
+@pytest.mark.parametrize("kind", list_models())
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("z", GRIDS)
+def test_the_critic_learns_in_its_own_minimisation_alone(build, batch, state, changed, trained, kind, size, z):
+    objective = build(kind, parts={"critic": {}}, shape=(3, size, size), **GRIDS[z])
+    before = state(objective)
+    loss, step = objective.generative_step(*batch(objective, 6))
+    loss.backward()
+    assert {"realism", "matching", "locality"} < step.terms.keys()
+    assert all(step.terms[name].shape == (6,) for name in ("realism", "matching", "locality"))
+    assert not {name for name in trained(objective) if name.startswith("parts")}
+    assert {"model.q_z.head.weight", "model.backbone.pixels.weight"} <= trained(objective)
+    assert not {name for name in changed(before, objective) if name.startswith("parts")}
+
+    objective.zero_grad(set_to_none=True)
+    before, game = state(objective), game_of(objective)
+    (term,) = game.losses(step)
+    term.backward()
+    assert trained(objective) == {name for name, _ in objective.named_parameters() if name.startswith("parts")}
+    assert all(p.grad is None for p in objective.model.parameters())
+    assert changed(before, objective) == {"parts.0.steps"}
+
+
+def test_the_critic_s_loss_is_its_equation(objective, batch):
+    part, game = part_of(objective), game_of(objective)
+    part.steps.fill_(1)  # a step without the penalty
+    _, step = objective.generative_step(*batch(objective, 8))
+    (edit, edited), x, y, net = part.edited, step.x, step.out.y, part.net
+
+    def score(pictures, attributes):
+        return net(pictures, attributes)[0]
+
+    expected = (
+        F.softplus(-score(x, y)).mean()
+        + 0.3 * F.softplus(score(step.out.p_x.mean, y)[:4]).mean()
+        + 0.5 * F.softplus(score(edited, edit.wished)).mean()
+        + 0.2 * F.softplus(score(x[edit.rows[4:]], edit.wished[4:])).mean()
+    )
+    (loss,) = game.losses(step)
+    torch.testing.assert_close(loss, expected)
+    assert (game.weight, game.betas, game.learning_rate) == (1.0, BETAS, LEARNING_RATE)
+    assert (edit.wished[4:] != y[edit.rows[4:]]).any(1).all()  # what the pictures beside them are not
+
+
+def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(objective, batch):
+    part, game = part_of(objective), game_of(objective)
+    _, step = objective.generative_step(*batch(objective, 8))
+    found = [next(game.losses(step)).item() for _ in range(2 * R1_EVERY + 1)]
+    plain, penalised = found[1], [i for i, value in enumerate(found) if abs(value - found[1]) > 1e-6]
+    assert penalised == [0, R1_EVERY, 2 * R1_EVERY]
+    assert R1_EVERY == 16
+    x = step.x[:4].clone().requires_grad_()
+    squares = []
+    for i in range(4):
+        (gradient,) = torch.autograd.grad(part.net(x, step.out.y[:4])[0][i], x)
+        squares.append(gradient[i].square().sum())
+    assert found[0] - plain == pytest.approx(0.5 * R1 * 16 * torch.stack(squares).mean().item(), rel=1e-3)
+
+
+def test_the_model_s_terms_are_their_equations(objective, batch):
+    part, model = part_of(objective), objective.model
+    _, step = objective.generative_step(*batch(objective, 8))
+    (edit, edited), y, decoded = part.edited, step.out.y, step.out.p_x.mean
+    score, of_decoded = part.net(decoded, y)
+    of_edited, of_real = part.net(edited, edit.wished)[0], part.net(step.x, y)[1]
+    torch.testing.assert_close(step.terms["realism"], 0.5 * F.softplus(-score) + F.softplus(-of_edited))
+    distances = [(a - b).abs().flatten(1).mean(1) for a, b in zip(of_decoded, of_real, strict=True)]
+    torch.testing.assert_close(step.terms["matching"], torch.stack(distances).mean(0))
+    again = model.q_z(model.backbone.encode(edited), edit.wished).mean
+    moved = (again - step.out.z[edit.rows]).square().mean(1)
+    expected = (edited - decoded[edit.rows]).abs().flatten(1).mean(1) + 0.1 * moved
+    torch.testing.assert_close(step.terms["locality"], expected)
+
+
+def test_the_critic_learns_to_tell_and_the_model_to_be_taken_for_real(build, batch):
+    objective = build(parts={"critic": {}})
+    game, x_y = game_of(objective), batch(objective, 16, missing=0.0)
+    _, step = objective.generative_step(*x_y)
+    part_of(objective).steps.fill_(1)
+    optimizer = torch.optim.Adam(game.parameters, 1e-3)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        part_of(objective).steps.fill_(1)
+        (loss,) = game.losses(step)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    optimizer = torch.optim.Adam(objective.generative_parameters(), 3e-3)
+    realism = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        _, step = objective.generative_step(*x_y)
+        step.terms["realism"].mean().backward()
+        optimizer.step()
+        realism.append(step.terms["realism"].mean().item())
+    assert realism[-1] < 0.7 * realism[0]
+
+
+def test_a_score_depends_on_the_attributes():
+    torch.manual_seed(0)
+    net, x, y = Network(3, 16, 3), torch.rand(4, 3, 16, 16), torch.randint(2, (4, 3)).float()
+    score, features = net(x, y)
+    other, same = net(x, 1 - y)
+    assert score.shape == (4,)
+    assert (score != other).all()
+    assert all(torch.equal(a, b) for a, b in zip(features, same, strict=True))
+    assert [f.shape[-1] for f in features] == [8, 4]
+    torch.testing.assert_close(score + other, 2 * net(x, torch.full((4, 3), 0.5))[0])  # half of y: reality alone
+
+
+def test_the_critic_changes_the_momentum_of_the_model_s_optimiser(build):
+    assert build().betas == (0.9, 0.999)
+    assert build(parts={"critic": {}}).betas == (0.5, 0.99)
+
+
+def test_a_critic_needs_pictures(build):
+    with pytest.raises(ConfigError, match=r"^parts\.critic: expected a model of pictures, got \(5,\)$"):
+        build(parts={"critic": {}}, data="vectors")

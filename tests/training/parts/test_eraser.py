@@ -1,0 +1,70 @@
+"""The eraser in training: its moments follow the batches, and all data at the end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from csvae_hub.errors import ConfigError
+
+
+def correlation(z, y):
+    """The largest covariance of a dimension with an attribute."""
+    return ((z - z.mean(0)).T @ (y - y.mean(0)) / len(y)).abs().max()
+
+
+def test_a_step_takes_the_batch_into_the_moments(build, batch, state, changed):
+    objective = build(parts={"eraser": {}}, erase=True)
+    eraser = objective.model.q_z.eraser
+    for _ in range(2):
+        before, (x, y) = state(eraser), batch(objective, 40, missing=0.0)
+        loss, step = objective.generative_step(x, y)
+        assert {"mean_h", "mean_y", "second_hh", "cross_hy", "weight", "batches"} <= changed(before, eraser)
+        loss.backward()  # the projection that it was built with is still there
+    assert eraser.batches == 2
+    code = objective.model.q_z.code(step.out.features)[0]
+    torch.testing.assert_close(eraser.mean_h, eraser.momentum * code.mean(0) + (1 - eraser.momentum) * before["mean_h"])
+
+
+def test_no_linear_probe_reads_y_after_one_batch(build, batch):
+    objective = build(parts={"eraser": {}}, erase=True)
+    x, y = batch(objective, 60, missing=0.0)
+    _, step = objective.generative_step(x, y)
+    q_z = objective.model.q_z
+    assert correlation(q_z.code(step.out.features)[0], y) > 1e-2
+    assert correlation(q_z(step.out.features).mean, y) < 1e-4
+
+
+def test_missing_attributes_are_those_that_the_model_reads(build, batch):
+    objective = build(parts={"eraser": {}}, erase=True)
+    _, step = objective.generative_step(*batch(objective, missing=1.1))
+    eraser = objective.model.q_z.eraser
+    torch.testing.assert_close(eraser.mean_y / eraser.weight, (step.out.q_y.mean > 0.5).float().mean(0))
+
+
+def test_at_the_end_it_is_fitted_to_all_data(build, batch, state, changed):
+    objective = build(parts={"eraser": {}}, erase=True)
+    model, (x, y) = objective.model.eval(), batch(objective, 60, missing=0.1)
+    before = state(model)
+    (fit,) = objective.at_end
+    fit(model, zip(x.split(25), y.split(25), strict=True))
+    assert {name.rpartition(".")[0] for name in changed(before, model)} == {"q_z.eraser"}
+    filled = torch.where(y.isnan(), model.encode(x).y, y)
+    assert correlation(model.encode(x).z, filled) < 1e-4
+    once = model.q_z.eraser.projection.clone()
+    fit(model, [(x, filled)])
+    torch.testing.assert_close(model.q_z.eraser.projection, once)
+
+
+def test_it_rests_with_the_encoder(build, batch, state, changed):
+    objective = build(parts={"eraser": {}, "rest": {}}, erase=True)
+    objective.generative_step(*batch(objective))
+    objective.begin_rest(None)
+    before = state(objective.model.q_z)
+    objective.generative_step(*batch(objective))
+    assert changed(before, objective.model.q_z) == set()
+
+
+def test_it_needs_a_model_that_erases(build):
+    with pytest.raises(ConfigError, match=r"^model\.erase: expected true with \[parts\.eraser\], got False$"):
+        build(parts={"eraser": {}})
