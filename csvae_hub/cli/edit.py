@@ -31,18 +31,9 @@ VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a pict
     help="Write the whole picture in its own size, or only the face, as the model draws it at its own size.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
+@click.option("--mark/--no-mark", default=True, show_default=True, help="Mark edited pictures as such, in XMP.")
 @click.option(
-    "--mark/--no-mark",
-    default=True,
-    show_default=True,
-    help="Write into each edited picture that it is one, with model and values (XMP).",
-)
-@click.option(
-    "--max-megapixels",
-    type=click.FloatRange(min=0.01),
-    default=100,
-    show_default=True,
-    help="Refuse larger pictures; each megapixel may take 12 MB.",
+    "--max-megapixels", type=click.FloatRange(min=0.01), default=100, help="Larger ones fail.  [default: 100]"
 )
 @common.json_option
 def command(
