@@ -69,7 +69,7 @@ def renew_card(path: Path, evaluation: dict[str, Any]) -> None:
 def load_judges(folder: Path, data: AttributeData) -> Judges:
     """The judges in a folder, trained where there are none yet."""
     if not folder.is_dir():
-        train_judges(data, seed=1, precision="bfloat16", progress=print).save(folder)
+        train_judges(data, seed=1, progress=print).save(folder)
     return Judges.load(folder)
 
 

@@ -37,7 +37,7 @@ from csvae_hub.training.grids import attribute_grid
 RECIPES = {"swiss-roll": "paper-swiss-roll", "synthetic-faces": "paper-faces", "celeba": "paper-celeba"}
 """The paper's objective, without a part of ours."""
 
-OURS = {"swiss-roll": "swiss-roll", "synthetic-faces": "synthetic-faces-long"}
+OURS = {"swiss-roll": "swiss-roll", "synthetic-faces": "synthetic-faces"}
 """The same sizes and data with our parts."""
 
 MODELS = ("csvae", "cond-vae", "cond-vae-info", "vae")
@@ -108,7 +108,7 @@ def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeDat
 def judges_of(data: AttributeData, folder: Path) -> Judges:
     """The judges of an earlier start, or new ones."""
     if not folder.is_dir():
-        train_judges(data, seed=1, precision="bfloat16", progress=print).save(folder)
+        train_judges(data, seed=1, progress=print).save(folder)
     return Judges.load(folder)
 
 

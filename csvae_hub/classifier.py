@@ -94,9 +94,9 @@ class AttributeClassifier(nn.Module):
         return self.body((4 * _resized(images, self.size) - 2).contiguous(memory_format=torch.channels_last))
 
     def read(self, images: Tensor, *, batch_size: int = 256) -> tuple[Tensor, Tensor]:
-        """p(present) (N, k) and features averaged over the picture (N, `num_features`) of images (N, C, H, W).
+        """p(present) (N, k) and mean features (N, `num_features`) of images (N, C, H, W) in [0, 1], on the CPU.
 
-        Both are on the CPU. The network is in eval mode meanwhile.
+        The network is in eval mode meanwhile.
         """
         was_training = self.training
         self.eval()

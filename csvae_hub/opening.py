@@ -90,6 +90,8 @@ def upright_8_bit(picture: Image.Image) -> Image.Image:
     try:
         picture.load()
         upright = _upright(picture)
+        if isinstance(upright.info.get("transparency"), str):  # text of a PNG that happens to have this name
+            del upright.info["transparency"]
         if upright.mode.startswith("I"):
             return _from_16_bit(upright)
         if upright.mode in ("RGBA", "LA") or (upright.mode in ("RGB", "L") and not upright.has_transparency_data):

@@ -1,6 +1,6 @@
-"""Pictures of what was measured: edits against leakage, the planes of the subspaces, a face over such a plane.
+"""Figures: edits against leakage, the planes of the subspaces, a face over such a plane.
 
-All give a `matplotlib.figure.Figure` made without pyplot, so that no window opens and no global state changes.
+All give a `matplotlib.figure.Figure` made without pyplot: no window opens and no global state changes.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PRESENT, ABSENT, UNKNOWN = "tab:blue", "tab:orange", "lightgrey"
 def edits_against_leakage(
     results: Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]], probe: str = "mlp"
 ) -> Figure:
-    """A point for each model and seed: how well edits work (up) against how much z says of the attributes (right).
+    """A point for each model and seed: edits taken for the wished class (up) against leakage from z (right).
 
     Args:
         results: by the models' names what `evaluate` gave, or several such results, over seeds.
         probe: "mlp" or "logistic"; the greatest ROC AUC over the attributes is drawn.
 
     Raises:
-        ValueError: no result, an unknown probe, or a result without the share of wished edits or the leakage.
+        ValueError: no result, an unknown probe, or a result without wished edits or leakage.
         MissingExtraError: matplotlib is missing.
     """
     if not results or probe not in ("mlp", "logistic"):
@@ -56,7 +56,7 @@ def edits_against_leakage(
                 "of images with a judge that reads its attributes"
             )
         leaks, wished = zip(*points, strict=True)
-        axes.scatter(leaks, [100 * share for share in wished], label=name)
+        axes.scatter(leaks, [100 * rate for rate in wished], label=name)
     axes.axvline(0.5, color=UNKNOWN, zorder=0)
     axes.set_xlim(min(0.45, axes.get_xlim()[0]), 1.02)
     axes.set_ylim(-2, 102)

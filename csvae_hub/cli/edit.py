@@ -31,6 +31,19 @@ VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a pict
     help="Write the whole picture in its own size, or only the face, as the model draws it at its own size.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
+@click.option(
+    "--mark/--no-mark",
+    default=True,
+    show_default=True,
+    help="Write into each edited picture that it is one, with model and values (XMP).",
+)
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0.01),
+    default=100,
+    show_default=True,
+    help="Refuse larger pictures; each megapixel may take 12 MB.",
+)
 @common.json_option
 def command(
     arguments: tuple[str, ...],
@@ -40,6 +53,8 @@ def command(
     keep_size: bool,
     model_name: str,
     batch_size: int,
+    mark: bool,
+    max_megapixels: float,
     device: str | None,
     as_json: bool,
 ) -> None:
@@ -64,10 +79,14 @@ def command(
     parsed = dict(map(_parse_change, changes))
     if face == "all" and not keep_size:
         raise click.UsageError("--no-keep-size writes one face a photo: leave out --face all, or give --face N")
-    from csvae_hub.editing import PlanError, edit_files, plan_files
+    from csvae_hub import opening
+    from csvae_hub.editing import PlanError, edit_files, left_out, plan_files
+    from csvae_hub.editing.xmp import SOURCE_TYPE
 
+    opening.MAX_PIXELS = int(1e6 * max_megapixels)
     try:
         jobs = plan_files(inputs, output)
+        others = left_out(inputs, output)
     except PlanError as error:
         raise click.UsageError(str(error)) from error
     model = common.load_picture_model(model_name, device)
@@ -75,12 +94,22 @@ def command(
     values = {name: _value_for(editor, name, value) for name, value in parsed.items()}
     with common.progress(len(jobs), "edited") as advance:
         outcomes = edit_files(
-            editor, values, jobs, face=face, keep_size=keep_size, batch_size=batch_size, advance=advance
+            editor,
+            values,
+            jobs,
+            face=face,
+            keep_size=keep_size,
+            batch_size=batch_size,
+            mark=mark,
+            model_name=model_name,
+            advance=advance,
         )
-    _report(outcomes, model_name, output, as_json)
+    _report(outcomes, model_name, output, as_json, others, SOURCE_TYPE if mark else None)
 
 
-def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool) -> None:
+def _report(
+    outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool, others: list[str], mark: str | None
+) -> None:
     """Prints the outcome of every picture. Exits with 1 where one failed."""
     done = {job: outcome for job, outcome in outcomes.items() if not outcome.error}
     failed = {job: outcome.error for job, outcome in outcomes.items() if outcome.error}
@@ -89,13 +118,18 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
             {"input": str(job.source), "output": str(job.target)}
             | ({} if one.faces is None else {"faces": {"edited": one.faces, "skipped": list(one.skipped)}})
             | ({"unchanged": list(one.unchanged)} if one.unchanged else {})
+            | ({"notes": list(one.notes)} if one.notes else {})
             for job, one in done.items()
         ]
         failures = [{"input": str(job.source), "error": error} for job, error in failed.items()]
-        common.print_json({"model": model_name, "edited": edited, "failed": failures})
+        common.print_json({"model": model_name, "edited": edited, "failed": failures, "left_out": others, "mark": mark})
     else:
         common.echo(f"{len(done)} of {len(outcomes)} written to {output}")
+    for line in others:
+        common.echo(line, err=True)
     for job, outcome in done.items():
+        for note in outcome.notes:
+            common.echo(f"note: {job.source}: {note}", err=True)
         for reason in outcome.skipped:
             common.echo(f"skipped a face: {job.source}: {reason}", err=True)
         for line in outcome.unchanged:

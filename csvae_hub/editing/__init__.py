@@ -2,7 +2,8 @@
 
 from csvae_hub.editing.detection import Detector, Face, YuNet
 from csvae_hub.editing.editor import EncodedPhoto, FaceEditor, UnchangedWarning
-from csvae_hub.editing.files import FORMATS, Job, Outcome, PlanError, edit_files, plan_files, save_picture
+from csvae_hub.editing.files import FORMATS, Job, Outcome, PlanError, edit_files, left_out, plan_files, save_picture
+from csvae_hub.editing.xmp import read_mark
 
 __all__ = [
     "FORMATS",
@@ -16,6 +17,8 @@ __all__ = [
     "UnchangedWarning",
     "YuNet",
     "edit_files",
+    "left_out",
     "plan_files",
+    "read_mark",
     "save_picture",
 ]

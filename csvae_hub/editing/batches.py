@@ -17,12 +17,17 @@ from csvae_hub.models import AttributeModel, Latents
 
 @dataclass(frozen=True)
 class Edited:
-    """An edited picture; for a photo also the number of edited faces, why others were skipped, and what stayed."""
+    """An edited picture; for a photo also the number of edited faces, why others were skipped, and what stayed.
+
+    `notes` say what else there is to say; `is_changed` is False if no pixel changed.
+    """
 
     picture: Image.Image
     faces: int | None = None
     skipped: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    is_changed: bool = True
 
 
 class BatchEditor:
@@ -35,6 +40,7 @@ class BatchEditor:
         keep_size: give the whole picture; else the decoded face as the model gives it.
 
     Raises:
+        UnknownAttributeError: the model has no such attribute.
         ValueError: all faces of a photo without the photo.
     """
 
@@ -45,6 +51,8 @@ class BatchEditor:
         self.model = editor.model if isinstance(editor, FaceEditor) else editor
         self.values, self.keep_size = values, keep_size
         self.face: Which = face
+        for name in values:
+            self.model.index(name)
         if self.photos and face == "all" and not keep_size:
             raise ValueError(
                 "a photo's faces alone, without the photo, are one a file: name the largest or one by its number"
@@ -72,17 +80,19 @@ class BatchEditor:
         encoded = self.photos.encode(batch)
         latents = self.photos.edit_latents(Latents.cat([photo.latents for photo in encoded]), self.values)
         if self.keep_size:
-            pictures = self.photos.render(encoded, latents)
+            rendered = self.photos.rendered(encoded, latents)
         else:
-            pictures = self._decoded(latents, [photo.picture for photo in batch])
+            rendered = [(face, True) for face in self._decoded(latents, [photo.picture for photo in batch])]
         return [
             Edited(
                 picture,
                 len(photo.faces),
                 tuple(reason for _, reason in photo.skipped),
-                photo.unchanged(self.values, picture) if self.keep_size else (),
+                photo.unchanged(self.values, is_changed) if self.keep_size else (),
+                photo.aligned.notes,
+                is_changed,
             )
-            for photo, picture in zip(encoded, pictures, strict=True)
+            for photo, (picture, is_changed) in zip(encoded, rendered, strict=True)
         ]
 
     @torch.no_grad()

@@ -77,8 +77,10 @@ def layer(edited: Tensor, own: Tensor, crop: Tensor, paste: Paste) -> Tensor:
     return torch.cat([torch.lerp(shown * change, edited + match, opacity), opacity])
 
 
-def put_back(picture: Image.Image, layer: Tensor, transform: Similarity) -> None:
+def put_back(picture: Image.Image, layer: Tensor, transform: Similarity) -> bool:
     """Puts a layer (4, S, S) into the picture, feathered, in place: p + colour - opacity · p for each pixel p.
+
+    Gives True if any pixel changed.
 
     Pixels outside the feathered crop, and those where the layer is 0, keep their values to the bit, and so does alpha.
 
@@ -88,16 +90,21 @@ def put_back(picture: Image.Image, layer: Tensor, transform: Similarity) -> None
         transform: the picture to the crop of S pixels.
     """
     left, top, right, bottom = _bounds(picture.size, transform, layer.shape[-1])
+    changed = False
     if left >= right or top >= bottom:
-        return
+        return changed
     fine = _at_resolution(layer.detach().cpu().float(), 1 / transform.scale)
     to_unit = Similarity(transform.linear / layer.shape[-1], transform.shift / layer.shape[-1])
     rows = max(1, _STRIP_PIXELS // (right - left))
     for start in range(top, bottom, rows):
         box = (left, start, right, min(start + rows, bottom))
-        strip = np.array(picture.crop(box))
+        before = np.asarray(picture.crop(box))
+        strip = before.copy()
         _blend(strip, fine, to_unit(pixel_middles(*box)))
-        picture.paste(Image.fromarray(strip), box[:2])
+        if not np.array_equal(strip, before):
+            changed = True
+            picture.paste(Image.fromarray(strip), box[:2])
+    return changed
 
 
 def _blend(strip: NDArray[np.uint8], layer: Tensor, points: Points) -> None:

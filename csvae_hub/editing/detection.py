@@ -31,6 +31,10 @@ SURE = 0.93
 _FACE = np.array(CELEBA_LANDMARKS) - np.mean(CELEBA_LANDMARKS, axis=0)
 _UPRIGHT_FACE = _FACE / (_FACE[1, 0] - _FACE[0, 0])
 """Landmarks around their mean, with the eyes 1 apart."""
+MAX_FACES = 100
+"""Only the largest faces of a photo are looked at again, and edited."""
+OVERLAP = 0.5
+"""Faces whose boxes share more than this, of what both cover, are one face seen twice."""
 _SAME = 0.5
 """Candidates are the same face if their landmarks' means are nearer than this, in distances of the eyes."""
 
@@ -105,10 +109,15 @@ class YuNet:
 
     def detect(self, image: Image.Image) -> list[Face]:
         """Gives the faces in an upright RGB photo, largest first."""
-        image = image.convert("RGB")
-        seen = (self._looked_at_again(image, face) for face in self._searched(image))
-        faces = _merged([face for face in seen if face is not None and face.score >= self.score])
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        largest = sorted(self._searched(image), key=lambda face: -face.size)[:MAX_FACES]
+        seen = (self._looked_at_again(image, face) for face in largest)
+        faces = _distinct(_merged([face for face in seen if face is not None and face.score >= self.score]))
         return sorted(faces, key=lambda face: -face.size)
+
+    def __reduce__(self) -> tuple[type[YuNet], tuple[float]]:
+        """OpenCV's object can't be copied; it is made anew."""
+        return YuNet, (self.score,)
 
     def _searched(self, image: Image.Image) -> list[Face]:
         """Faces with rough landmarks."""
@@ -185,6 +194,23 @@ def _face(row: NDArray[np.float64]) -> Face:
 def _merged(candidates: Sequence[Face]) -> list[Face]:
     """One face of all the candidates around each place."""
     return [_mean(group) for group in _groups(candidates)]
+
+
+def _distinct(faces: Sequence[Face]) -> list[Face]:
+    """The faces without those that overlap a surer one: the same face seen upside down, for one."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if all(_overlap(face.box, other.box) <= OVERLAP for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two boxes share, over that which both cover."""
+    left, top, right, bottom = np.maximum(one, other)[:2].tolist() + np.minimum(one, other)[2:].tolist()
+    shared = max(right - left, 0) * max(bottom - top, 0)
+    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
+    return shared / max(areas - shared, 1e-9)
 
 
 def _groups(candidates: Sequence[Face]) -> Iterator[list[Face]]:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,16 +18,18 @@ from torch import Tensor
 
 from csvae_hub.editing.alignment import Similarity, to_crop, warped
 from csvae_hub.editing.blending import Paste, check_paste, layer, put_back
-from csvae_hub.editing.detection import Detector, Face, YuNet
+from csvae_hub.editing.detection import MAX_FACES, Detector, Face, YuNet
 from csvae_hub.editing.selection import Which, check_which, chosen, faces_of
 from csvae_hub.errors import FaceError, ImageError
 from csvae_hub.images import ImageLike, Images, open_picture
 from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
 
+MANY = f"at most {MAX_FACES} faces of a photo are edited, the largest ones: there may be others"
+
 
 class UnchangedWarning(UserWarning):
-    """An edit that leaves a photo as it is."""
+    """An edit by True or False that leaves a photo as it is."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class AlignedPhoto:
 
     `photo` is what the caller gave, `picture` the same as an upright picture. The faces that are edited are `faces`, F
     of them, each brought by one of `transforms` to one of `crops` (F, 3, S, S) in [0, 1]; `skipped` are those that
-    can't be edited, each with the reason.
+    can't be edited, each with the reason; `notes` say what else there is to say.
     """
 
     photo: Any
@@ -44,15 +47,12 @@ class AlignedPhoto:
     skipped: tuple[tuple[Face, str], ...]
     transforms: tuple[Similarity, ...]
     crops: Tensor
+    notes: tuple[str, ...] = ()
 
     @property
     def named(self) -> str:
         """The path of the photo and a colon, for messages; empty for a photo that has no path."""
         return _named(self.photo)
-
-    def is_same(self, edited: Any) -> bool:
-        """True if an edited photo is equal to this one, to the bit."""
-        return np.array_equal(edited, self.restore(self.picture))
 
     def restore(self, picture: Image.Image) -> Any:
         """Gives an edited picture as the kind of thing that the photo was; a path's is a PIL image."""
@@ -66,14 +66,16 @@ class FaceEditor:
     put back into the photo. `AttributeModel.set_attribute` takes pictures that are in that frame already.
 
     Args:
-        model: any model of the family that takes pictures.
+        model: any model of the family that takes pictures; or a packaged name, a folder or a Hub repo.
         detector: finds the faces; by default `YuNet`, made when it is first needed.
 
     Raises:
         ValueError: a model of vectors.
     """
 
-    def __init__(self, model: AttributeModel, detector: Detector | None = None) -> None:
+    def __init__(self, model: AttributeModel | str | Path, detector: Detector | None = None) -> None:
+        if isinstance(model, str | Path):
+            model = AttributeModel.from_pretrained(model)
         if not model.config.is_image:
             raise ValueError(f"expected a model of pictures, got one of vectors of {model.config.shape[0]} numbers")
         self.model = model
@@ -148,7 +150,7 @@ class FaceEditor:
             ValueError: a value can't be understood, or an unknown `paste`.
 
         Warns:
-            UnchangedWarning: a photo stays as it is; `unchanged` says why.
+            UnchangedWarning: True or False leaves a photo as it is; see `unchanged`.
         """
         paste = _checked(paste, detail)
         for name in values:
@@ -159,12 +161,12 @@ class FaceEditor:
             aligned = [self.align(cast(ImageLike, photos), face=face, landmarks=landmarks)]
         encoded = self.encode(aligned)
         edited = self.edit_latents(_latents(encoded), values, generator=generator)
-        rendered = self.render(encoded, edited, paste=paste)
-        for photo, picture in zip(encoded, rendered, strict=True):
-            lines = self.unchanged(photo, values, picture)
-            if lines and photo.aligned.is_same(picture):
+        rendered = self.rendered(encoded, edited, paste)
+        for photo, (_, is_changed) in zip(encoded, rendered, strict=True):
+            if not is_changed and (lines := self.unchanged(photo, values)):
                 warnings.warn(f"{photo.aligned.named}{'; '.join(lines)}", UnchangedWarning, stacklevel=2)
-        return rendered if isinstance(photos, list | tuple) else rendered[0]
+        pictures = [picture for picture, _ in rendered]
+        return pictures if isinstance(photos, list | tuple) else pictures[0]
 
     def set_attribute(
         self,
@@ -191,6 +193,7 @@ class FaceEditor:
         try:
             picture = open_picture(photo)
             faces = self._detect(picture) if landmarks is None else faces_of(landmarks)
+            notes = (MANY,) if face == "all" and len(faces) >= MAX_FACES else ()
             faces, skipped = chosen(faces, face, picture.size)
         except FaceError as error:
             raise type(error)(f"{_named(photo)}{error}") from error
@@ -198,7 +201,7 @@ class FaceEditor:
         transforms = [to_crop(found.landmarks, preprocessor) for found in faces]
         crops = np.stack([np.asarray(warped(picture, transform, preprocessor.size)) for transform in transforms])
         tensor = torch.from_numpy(crops).movedim(-1, 1).float() / 255
-        return AlignedPhoto(photo, picture, tuple(faces), tuple(skipped), tuple(transforms), tensor)
+        return AlignedPhoto(photo, picture, tuple(faces), tuple(skipped), tuple(transforms), tensor, notes)
 
     @torch.no_grad()
     def encode(self, photos: Sequence[AlignedPhoto]) -> list[EncodedPhoto]:
@@ -223,12 +226,12 @@ class FaceEditor:
             edited = _where(self._settled(latents, name, value), edited, changed)
         return edited
 
-    def unchanged(self, photo: EncodedPhoto, values: Mapping[str, Value], edited: Any = None) -> tuple[str, ...]:
+    def unchanged(self, photo: EncodedPhoto, values: Mapping[str, Value], is_changed: bool = True) -> tuple[str, ...]:
         """Says which attributes an edit leaves as they are, since a face has or lacks them already; see `edit_latents`.
 
         Each attribute and face has one line, as "Smiling: already so, by q(y|x) = 0.73; nothing changed: use a number
-        to move it"; the probability is that of the class that the face has. Where there is none and the `edited` photo
-        still is the one that came, a line says so.
+        to move it"; the probability is that of the class that the face has. An edit without such a line that did not
+        change the photo, `is_changed`, has a line of its own.
         """
         lines: list[str] = []
         for name, value in values.items():
@@ -239,11 +242,10 @@ class FaceEditor:
                 lines.append(
                     f"{face}{name}: already so, by q(y|x) = {sure:.2f}; nothing changed: use a number to move it"
                 )
-        if values and not lines and edited is not None and photo.aligned.is_same(edited):
+        if values and not lines and not is_changed:
             lines.append("nothing changed: the edit hardly moves the decoded face: use a number farther from it")
         return tuple(lines)
 
-    @torch.no_grad()
     def render(
         self, photos: Sequence[EncodedPhoto], latents: Latents, *, paste: Paste = "changed", detail: bool | None = None
     ) -> list[Any]:
@@ -258,21 +260,29 @@ class FaceEditor:
         Raises:
             ValueError: another number of latents, or an unknown `paste`.
         """
-        paste = _checked(paste, detail)
+        return [picture for picture, _ in self.rendered(photos, latents, _checked(paste, detail))]
+
+    @torch.no_grad()
+    def rendered(
+        self, photos: Sequence[EncodedPhoto], latents: Latents, paste: Paste = "changed"
+    ) -> list[tuple[Any, bool]]:
+        """Gives what `render` does, and for each photo True if any of its pixels changed."""
         own = _latents(photos)
         if len(latents) != len(own):
             raise ValueError(f"expected latents of {len(own)} faces, got {len(latents)}")
         rows = _differ(latents, own).nonzero()[:, 0]
         places = [(number, i) for number, photo in enumerate(photos) for i in range(len(photo.crops))]
         pictures = [photo.aligned.picture.copy() for photo in photos]
+        changed = [False] * len(photos)
         if len(rows):
             decoded = self.model.decode(Latents.cat([latents[rows], own[rows]])).float().cpu().expand(-1, 3, -1, -1)
             for row, edited, before in zip(rows.tolist(), *decoded.chunk(2), strict=True):
                 number, i = places[row]
                 photo = photos[number]
                 change = layer(edited, before, photo.crops[i], paste)
-                put_back(pictures[number], change, photo.aligned.transforms[i])
-        return [photo.aligned.restore(picture) for photo, picture in zip(photos, pictures, strict=True)]
+                changed[number] |= put_back(pictures[number], change, photo.aligned.transforms[i])
+        restored = [photo.aligned.restore(picture) for photo, picture in zip(photos, pictures, strict=True)]
+        return list(zip(restored, changed, strict=True))
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
@@ -283,7 +293,8 @@ class FaceEditor:
         return (y > 0.5) == bool(value) if is_class else torch.zeros_like(y, dtype=torch.bool)
 
     def _detect(self, picture: Image.Image) -> list[Face]:
-        return sorted(self.detector.detect(picture.convert("RGB")), key=lambda face: -face.size)
+        seen = picture if picture.mode == "RGB" else picture.convert("RGB")
+        return sorted(self.detector.detect(seen), key=lambda face: -face.size)[:MAX_FACES]
 
     def _align_all(self, photos: Sequence[ImageLike], face: Which, landmarks: Any) -> list[AlignedPhoto]:
         if not photos:
@@ -329,9 +340,9 @@ class EncodedPhoto:
         edited = self.editor.edit_latents(self.latents, values, generator=generator)
         return self.render(edited, paste=paste, detail=detail)
 
-    def unchanged(self, values: Mapping[str, Value], edited: Any = None) -> tuple[str, ...]:
+    def unchanged(self, values: Mapping[str, Value], is_changed: bool = True) -> tuple[str, ...]:
         """Says which attributes an edit leaves as they are: see `FaceEditor.unchanged`."""
-        return self.editor.unchanged(self, values, edited)
+        return self.editor.unchanged(self, values, is_changed)
 
     def render(self, latents: Latents, *, paste: Paste = "changed", detail: bool | None = None) -> Any:
         """The photo with its faces as other latents say; a face whose latents are its own is left as it is, to the bit.

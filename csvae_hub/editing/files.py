@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from PIL import Image, features
 
 from csvae_hub.editing.batches import BatchEditor, Edited
 from csvae_hub.editing.editor import FaceEditor
 from csvae_hub.editing.metadata import Metadata, open_with_metadata
 from csvae_hub.editing.selection import Which
+from csvae_hub.editing.xmp import history
 from csvae_hub.errors import ImageError
 from csvae_hub.hub import replacing
+from csvae_hub.opening import pixels_in
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from csvae_hub.models import AttributeModel
 
 FORMATS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".png": "PNG",
     ".webp": "WEBP",
     ".bmp": "BMP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
+    ".gif": "GIF",
+    **({".avif": "AVIF"} if features.check("avif") else {}),
+    **({".heic": "HEIF", ".heif": "HEIF"} if importlib.util.find_spec("pillow_heif") else {}),
 }
 """The endings that are looked for in folders and that can be written, with Pillow's names of the formats."""
 
 A_FOLDER = "name a folder without an ending, or one that exists"
 
-MAX_BATCH_PIXELS = 2**23
-"""A batch of large photos is cut short here, so that memory stays bounded."""
+NEEDS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "a Pillow with AVIF"}
+"""Endings of pictures that need something else, where they are not in `FORMATS`."""
+
+MAX_BATCH_PIXELS, MAX_AHEAD_PIXELS = 2**23, 2**26
+"""A batch of large photos is cut short at the first; at most the second is decoded ahead, so that memory is bounded."""
 
 AHEAD = 4
 """Pictures that are decoded while the model is busy."""
@@ -63,6 +74,7 @@ class Outcome:
     faces: int | None = None
     skipped: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
@@ -78,6 +90,8 @@ def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
     """
     if not inputs:
         raise PlanError("expected at least one picture or folder, got none")
+    if Path("-") in (*inputs, output):
+        raise PlanError("- is no file: pictures are not read from or written to standard streams, name files")
     jobs = [job for path in inputs for job in _jobs_of(path, len(inputs), output)]
     sources = {job.source.resolve() for job in jobs}
     planned: dict[Path, Job] = {}
@@ -117,6 +131,26 @@ def _names_file(output: Path) -> bool:
     return not output.is_dir() and output.suffix[1:2].isalpha()
 
 
+def left_out(inputs: Sequence[Path], output: Path) -> list[str]:
+    """Says how many files of the input folders are not edited, by their kind and with the reason."""
+    kinds: Counter[str] = Counter()
+    for folder in filter(Path.is_dir, inputs):
+        taken = set(_pictures(folder))
+        others = (file for file in folder.rglob("*") if file not in taken and file.is_file())
+        is_own = output.resolve() == folder.resolve()
+        kinds.update(_kind(file) for file in others if is_own or not _is_in(file, output))
+    return [f"left out {count} {kind}" for kind, count in sorted(kinds.items())]
+
+
+def _kind(file: Path) -> str:
+    suffix = file.suffix.lower()
+    if file.name.startswith("."):
+        return "hidden (the name begins with a dot)"
+    if suffix in NEEDS:
+        return f"{suffix} (reading it needs {NEEDS[suffix]})"
+    return f"{suffix or 'without an ending'} (no format that is read: {', '.join(FORMATS)})"
+
+
 def _pictures(folder: Path) -> list[Path]:
     files = (file for file in folder.rglob("*") if file.suffix.lower() in FORMATS and not file.name.startswith("."))
     return sorted(file for file in files if file.is_file())
@@ -134,12 +168,15 @@ def edit_files(
     face: Which = "largest",
     keep_size: bool = True,
     batch_size: int = 64,
+    mark: bool = True,
+    model_name: str = "",
     advance: Callable[[int], object] = lambda count: None,
 ) -> dict[Job, Outcome]:
     """Edits and writes every picture; gives what came of each job, in their order.
 
     Threads decode and look for faces ahead and write behind, so that no more than three batches are in memory. The
-    faces of a batch go through the model together. What a file says beside its pixels is kept: `editing.metadata`.
+    faces of a batch go through the model together. Metadata is kept: `editing.metadata`. Any error of one picture is
+    its outcome, and the rest is done.
 
     Args:
         editor: edits faces in photos; a model takes pictures that are aligned already.
@@ -148,43 +185,56 @@ def edit_files(
         face: which faces of a photo: see `FaceEditor.open`.
         keep_size: write the whole picture in its own size; else the decoded face as the model gives it.
         batch_size: pictures that the model edits at once; large photos are fewer.
+        mark: write into each edited picture that it is one, with library, model and values: see `editing.xmp`.
+        model_name: for the mark.
         advance: called with the number of pictures just done or given up.
 
     Raises:
-        ValueError: a value that can't be understood, or `face` is "all" where sizes are not kept.
+        UnknownAttributeError: the model has no such attribute.
+        ValueError: `face` is "all" where sizes are not kept.
     """
     batches = BatchEditor(editor, values, face, keep_size)
     outcomes: dict[Job, Outcome] = {}
-    saving: list[tuple[Job, Edited, Future[None]]] = []
+    saving: list[tuple[Job, Edited, Future[list[str]]]] = []
+    words = history(model_name, values) if mark else ""
 
     def finish_saving() -> None:
         for job, edited, future in saving:
             try:
-                future.result()
-                outcomes[job] = Outcome("", edited.faces, edited.skipped, edited.unchanged)
-            except (OSError, ValueError) as error:
-                outcomes[job] = Outcome(f"{job.source}: can't write {job.target}: {error}")
+                notes = (*edited.notes, *future.result())
+                outcomes[job] = Outcome("", edited.faces, edited.skipped, edited.unchanged, notes)
+            except Exception as error:  # Pillow raises anything
+                outcomes[job] = Outcome(f"{job.source}: can't write {job.target}: {_told(error)}")
         if saving:
             advance(len(saving))
         saving.clear()
 
     def prepare(job: Job) -> _Ready:
         picture, metadata = open_with_metadata(job.source)
-        try:
-            return _Ready(job, metadata, picture.width * picture.height, batches.prepare(picture))
-        except ImageError as error:
-            raise ImageError(f"{job.source}: {error}") from error
+        return _Ready(job, metadata, picture.width * picture.height, batches.prepare(picture))
 
     def give_up(job: Job, error: Exception) -> None:
-        outcomes[job] = Outcome(str(error))
+        named = "" if str(error).startswith(f"{job.source}: ") else f"{job.source}: "
+        outcomes[job] = Outcome(f"{named}{_told(error)}")
         advance(1)
+
+    def edited_ones(batch: Sequence[_Ready]) -> Iterator[tuple[_Ready, Edited]]:
+        try:
+            yield from zip(batch, batches.edit([ready.content for ready in batch]), strict=True)
+        except Exception as error:
+            if len(batch) == 1:
+                give_up(batch[0].job, error)
+            else:  # the fault of one is not that of the others
+                for ready in batch:
+                    yield from edited_ones([ready])
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for batch in _batches(_ahead(pool, jobs, prepare, give_up), batch_size):
-            edited = batches.edit([ready.content for ready in batch])
+            edited = list(edited_ones(batch))
             finish_saving()
-            for ready, result in zip(batch, edited, strict=True):
-                future = pool.submit(save_picture, result.picture, ready.job.target, ready.metadata)
+            for ready, result in edited:
+                metadata = replace(ready.metadata, mark=words) if result.is_changed else ready.metadata
+                future = pool.submit(save_picture, result.picture, ready.job.target, metadata)
                 saving.append((ready.job, result, future))
         finish_saving()
     return {job: outcomes[job] for job in jobs}
@@ -207,19 +257,22 @@ def _ahead(
     give_up: Callable[[Job, Exception], None],
 ) -> Iterator[_Ready]:
     """Gives jobs prepared by threads, in order; those that can't be are given up."""
-    waiting: deque[tuple[Job, Future[_Ready]]] = deque()
+    waiting: deque[tuple[Job, int, Future[_Ready]]] = deque()
 
     def oldest() -> Iterator[_Ready]:
-        job, future = waiting.popleft()
+        job, _, future = waiting.popleft()
         try:
             ready = future.result()
-        except (ImageError, OSError) as error:
+        except Exception as error:
             give_up(job, error)
         else:
             yield ready
 
     for job in jobs:
-        waiting.append((job, pool.submit(prepare, job)))
+        pixels = pixels_in(job.source)
+        while waiting and pixels + sum(each for _, each, _ in waiting) > MAX_AHEAD_PIXELS:
+            yield from oldest()
+        waiting.append((job, pixels, pool.submit(prepare, job)))
         if len(waiting) > AHEAD:
             yield from oldest()
     while waiting:
@@ -237,11 +290,13 @@ def _batches(ready: Iterable[_Ready], batch_size: int) -> Iterator[list[_Ready]]
         yield batch
 
 
-def save_picture(picture: Image.Image, path: Path, metadata: Metadata | None = None) -> None:
+def save_picture(picture: Image.Image, path: Path, metadata: Metadata | None = None) -> list[str]:
     """Writes a picture in the format of its ending, whole or not at all; makes the folder.
 
+    Gives notes, each on something that the file could not hold: metadata, or transparency, which becomes white.
+
     Args:
-        picture: L, LA, RGB or RGBA; JPEG and BMP leave transparency out.
+        picture: L, LA, RGB or RGBA.
         path: where to.
         metadata: of the file that the picture comes from; the default is the picture's own colour profile.
 
@@ -251,8 +306,37 @@ def save_picture(picture: Image.Image, path: Path, metadata: Metadata | None = N
     """
     kind = FORMATS[path.suffix.lower()]
     metadata = metadata or Metadata(picture.info.get("icc_profile"))
-    if kind in ("JPEG", "BMP"):
-        picture = picture.convert("L" if picture.mode in ("L", "LA") else "RGB")  # these have no transparency
+    notes: list[str] = []
+    if kind in ("JPEG", "BMP") and picture.mode.endswith("A"):
+        picture, was_seen_through = _on_white(picture)
+        notes += [f"what was transparent is white: {kind} has no transparency"] * was_seen_through
+    kept, lost = metadata.for_file(kind, picture.mode, picture.size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        picture.save(temporary, kind, **metadata.options(kind, picture.size))
+        try:
+            picture.save(temporary, kind, **kept.options(kind, picture.size))
+        except Exception:  # Pillow raises anything, by the metadata
+            kept, unwritable = kept.storable(kind, picture.mode)
+            if not unwritable:
+                raise
+            lost += unwritable
+            picture.save(temporary, kind, **kept.options(kind, picture.size))
+    lost = [*metadata.left_out, *lost]
+    return notes + ([f"left out: {', '.join(dict.fromkeys(lost))}"] if lost else [])
+
+
+def _on_white(picture: Image.Image) -> tuple[Image.Image, bool]:
+    """The picture without transparency, white where it was seen through, if anywhere."""
+    white = Image.new(picture.mode.removesuffix("A"), picture.size, "white")
+    was_seen_through = False
+    for top in range(0, picture.height, 64):  # little memory beside the two pictures
+        strip = picture.crop((0, top, picture.width, min(top + 64, picture.height)))
+        alpha = strip.getchannel("A")
+        was_seen_through |= alpha.getextrema() != (255, 255)
+        white.paste(strip.convert(white.mode), (0, top), alpha)
+    return white, was_seen_through
+
+
+def _told(error: Exception) -> str:
+    """The words of an error; of one that is not ours its kind, too."""
+    return str(error) if isinstance(error, ImageError | OSError) else f"{type(error).__name__}: {error}"

@@ -1,33 +1,65 @@
 """Metadata and packing of a picture file: read, made true of the edited picture, and written.
 
 Pillow writes what it is told, so each piece is carried by name. Left out is what would show the old picture or misplace
-the new one: thumbnails, and how a TIFF lays out its pixels.
+the new one (thumbnails, and how a TIFF lays out its pixels), and what a format can't hold, which is said.
 """
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import ExifTags, Image, JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
+from csvae_hub.editing import xmp as xmp_text
 from csvae_hub.images import open_picture
+from csvae_hub.opening import opened
 
 ORIENTATION, WIDTH, HEIGHT = ExifTags.Base.Orientation, ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight
 MAX_IN_JPEG = 65_533 - 29
 """Bytes; EXIF or XMP that is longer does not fit into a JPEG and is left out there."""
+MAX_DPI = 65_535
 DEFAULT_PACKING: dict[str, dict[str, Any]] = {
+    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
     "BMP": {},
+    "GIF": {},
+    "HEIF": {"quality": 90},
     "JPEG": {"quality": 95, "subsampling": 0},
     "PNG": {},
     "TIFF": {"compression": "tiff_lzw"},
     "WEBP": {"quality": 95},
 }
 LOSSLESS_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma")
+WORDS = {
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "icc_profile": "colour profile",
+    "dpi": "resolution",
+    "comment": "comment",
+    "mark": "mark of an edited photo",
+    "packing": "way of packing",
+}
+"""The pieces of `Metadata` that a format may not hold, in words."""
+HELD = {
+    "AVIF": {"exif", "xmp", "icc_profile", "mark"},
+    "BMP": {"dpi"},
+    "GIF": set[str](),
+    "HEIF": {"exif", "xmp", "icc_profile", "mark"},
+    "JPEG": set(WORDS),
+    "PNG": {"exif", "xmp", "icc_profile", "dpi", "mark"},
+    "TIFF": {"exif", "xmp", "icc_profile", "dpi", "mark"},
+    "WEBP": {"exif", "xmp", "icc_profile", "mark"},
+}
+"""The pieces that each format holds."""
+TIFF_TEXTS = {270, 271, 272, 285, 305, 306, 315, 316, 33432}
+"""Tags of text that are kept in a TIFF; libtiff crashes by values of some others."""
+TIFF_SILENT = {282, 283, 296, 531, ORIENTATION}
+"""Tags that are written anew or say nothing beside the pixels."""
 
 _XMP_TAG = 700
 _STORAGE_TAGS = frozenset(
@@ -47,8 +79,6 @@ _STORAGE_TAGS = frozenset(
     | {*range(512, 522), 529, 530, 532, _XMP_TAG, 33723, 34377, 34675, 37724}
 )
 """Of a TIFF: how it stores pixels, and blocks that are carried apart or hold previews."""
-_XMP_THUMBNAILS = re.compile(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", re.DOTALL)
-_XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))\s*\d""")
 
 
 @dataclass(frozen=True)
@@ -60,30 +90,81 @@ class Metadata:
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
     comment: bytes = b""
+    mark: str = ""
+    """The history of an edited photo; it comes with the digital source type: see `editing.xmp`."""
     packing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    """What could not be read, in words."""
 
     def options(self, kind: str, size: tuple[int, int]) -> dict[str, Any]:
         """The options of `PIL.Image.save` for a file of this kind that holds a picture of this size (width, height).
 
         JPEG keeps the quantisation and the colour resolution of a JPEG source, WebP and TIFF whether the source is
-        lossless; others get quality 95 or a lossless packing. What a kind can't hold is left out.
+        lossless; others get quality 95 or a lossless packing.
         """
-        options = {"icc_profile": self.icc_profile, **self.packing.get(kind, DEFAULT_PACKING[kind])}
+        packing = self.packing.get(kind, DEFAULT_PACKING[kind])
+        options: dict[str, Any] = {"icc_profile": self.icc_profile, **packing}
         if self.dpi is not None:
             options["dpi"] = self.dpi
-        exif = self._exif(size)
+        exif, xmp = self._exif(size), self._xmp()
         if kind == "TIFF":
-            return options | self._tiff_tags(exif)
+            return options | _tiff_tags(exif, xmp)
         packed = exif.tobytes() if self.exif else b""
         if kind == "PNG":
             chunks = PngInfo()
-            if self.xmp:
-                chunks.add_itxt("XML:com.adobe.xmp", self.xmp)
+            if xmp:
+                chunks.add_itxt("XML:com.adobe.xmp", xmp)
             return options | {"exif": packed, "pnginfo": chunks}
         if kind == "JPEG":
-            fitting = {name: part for name, part in (("exif", packed), ("xmp", self.xmp)) if len(part) <= MAX_IN_JPEG}
-            return options | fitting | {"comment": self.comment}
-        return options | {"exif": packed, "xmp": self.xmp}
+            return options | {"exif": packed, "xmp": xmp, "comment": self.comment}
+        return options | {"exif": packed, "xmp": xmp} if "xmp" in HELD[kind] else options
+
+    def for_file(self, kind: str, mode: str, size: tuple[int, int]) -> tuple[Metadata, list[str]]:
+        """The part of it that a file of this kind can hold and that is true of its pixels; what is left out, in words.
+
+        Args:
+            kind: Pillow's name of the format.
+            mode: of the picture: L, LA, RGB or RGBA.
+            size: of the picture.
+        """
+        without = [name for name in WORDS if name != "packing" and getattr(self, name) and name not in HELD[kind]]
+        space = b"GRAY" if mode in ("L", "LA") and kind != "WEBP" else b"RGB "
+        if self.icc_profile and len(self.icc_profile) >= 128 and self.icc_profile[16:20] != space:
+            without.append("icc_profile")
+        if kind == "JPEG":
+            without += self._too_long(size)
+        words = [WORDS[name] for name in dict.fromkeys(without)]
+        if kind == "TIFF" and (tags := self._unsafe_tags()):
+            words.append(f"tags {', '.join(map(str, tags[:8]))}{', …' if tags[8:] else ''}")
+        return self._without(without), words
+
+    def storable(self, kind: str, mode: str) -> tuple[Metadata, list[str]]:
+        """The pieces that Pillow can write, each tried with a small picture; those that it can't, in words."""
+        without: list[str] = []
+        for name in WORDS:
+            probe = Image.new(mode, (16, 16))
+            try:
+                alone = Metadata(**{name: getattr(self, name)})
+                probe.save(BytesIO(), kind, **alone.options(kind, probe.size))
+            except Exception:  # Pillow raises anything, by the value
+                without.append(name)
+        return self._without(without), [WORDS[name] for name in without]
+
+    def _without(self, names: list[str]) -> Metadata:
+        empty = Metadata()
+        return replace(self, **{name: getattr(empty, name) for name in names})
+
+    def _too_long(self, size: tuple[int, int]) -> list[str]:
+        """The pieces that are too long for a JPEG; the mark stays without the rest of XMP."""
+        try:
+            packed = self._exif(size).tobytes() if self.exif else b""
+        except Exception:  # `storable` finds it
+            packed = b""
+        longer = {"exif": len(packed), "xmp": len(self._xmp()), "comment": len(self.comment)}
+        return [name for name, length in longer.items() if length > MAX_IN_JPEG]
+
+    def _xmp(self) -> bytes:
+        return xmp_text.marked(self.xmp.decode("utf-8", "replace"), self.mark).encode() if self.mark else self.xmp
 
     def _exif(self, size: tuple[int, int]) -> Image.Exif:
         exif = Image.Exif()
@@ -93,42 +174,92 @@ class Metadata:
             details.update({tag: side for tag, side in zip((WIDTH, HEIGHT), size, strict=True) if tag in details})
         return exif
 
-    def _tiff_tags(self, exif: Image.Exif) -> dict[str, Any]:
-        if self.xmp:
-            exif[_XMP_TAG] = self.xmp
-        if ExifTags.IFD.Exif not in exif and ExifTags.IFD.GPSInfo not in exif:
-            return {"exif": exif}
-        exif.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.IFD.Interop, None)
-        return {"exif": exif, "compression": "raw"}  # Pillow can't pack pixels beside directories within directories
+    def _unsafe_tags(self) -> list[int]:
+        try:
+            found = self._exif((0, 0)).items()
+            return [tag for tag, value in found if tag not in TIFF_SILENT and not _is_safe(tag, value)]
+        except Exception:  # `storable` finds it
+            return []
+
+
+def _tiff_tags(exif: Image.Exif, xmp: bytes) -> dict[str, Any]:
+    for tag in [tag for tag, value in exif.items() if not _is_safe(tag, value)]:
+        del exif[tag]
+    if xmp:
+        exif[_XMP_TAG] = xmp
+    if ExifTags.IFD.Exif not in exif and ExifTags.IFD.GPSInfo not in exif:
+        return {"exif": exif}
+    exif.get_ifd(ExifTags.IFD.Exif).pop(ExifTags.IFD.Interop, None)
+    return {"exif": exif, "compression": "raw"}  # Pillow can't pack pixels beside directories within directories
+
+
+def _is_safe(tag: int, value: Any) -> bool:
+    """True for a known tag with a value of its type."""
+    if tag in TIFF_TEXTS:
+        return isinstance(value, str)
+    return tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) or (tag == ORIENTATION and value == 1)
 
 
 def open_with_metadata(path: Path) -> tuple[Image.Image, Metadata]:
-    """Gives the picture in a file, upright and of 8 bits (L, LA, RGB or RGBA), and what the file says beside.
+    """Gives the picture in a file, upright and of 8 bits (L, LA, RGB or RGBA), and its metadata.
 
     Raises:
-        ImageError: no such file, no picture, a truncated or tiny one, a decompression bomb; the path is named.
+        ImageError: no such file, no picture, a truncated, tiny or too large one; the path is named.
     """
     picture = open_picture(path)
-    with Image.open(path) as opened:  # only its head is read again
-        return picture, _read(opened, picture)
+    with path.open("rb") as file, opened(file) as header:
+        return picture, _read(header, picture, path)
 
 
-def _read(opened: Image.Image, picture: Image.Image) -> Metadata:
-    kind = "JPEG" if opened.format == "MPO" else opened.format or ""
+def _read(header: Image.Image, picture: Image.Image, path: Path) -> Metadata:
+    kind = "JPEG" if header.format == "MPO" else header.format or ""
+    left_out: list[str] = []
     try:
-        exif = _upright((opened if kind == "TIFF" else picture).getexif())  # a PNG's may come after the pixels
-    except Exception:  # Pillow raises whatever it stumbles over; EXIF that can't be read is not worth a picture
+        exif = _upright((header if kind == "TIFF" else picture).getexif())  # a PNG's may come after the pixels
+    except Exception:  # Pillow raises anything; EXIF that can't be read is not worth a picture
         exif = b""
+        left_out.append(WORDS["exif"])
+    try:
+        xmp = xmp_text.clean(picture.info.get("xmp") or header.info.get("xmp") or "").encode()
+    except ValueError:
+        xmp = b""
+        left_out.append(WORDS["xmp"])
     packings = {"JPEG": _jpeg_packing, "WEBP": _webp_packing, "TIFF": _tiff_packing}
-    packing = packings[kind](opened) if kind in packings else {}
+    try:
+        packing = packings[kind](header, path) if kind in packings else {}
+    except Exception:  # the pixels could be read without
+        packing = {}
+    profile, comment = (header.info.get(name) for name in ("icc_profile", "comment"))
+    dpi = _dpi(header.info.get("dpi"))
+    if dpi is None and "dpi" in header.info:
+        left_out.append(WORDS["dpi"])
+    if kind != "JPEG" and _is_animated(header):
+        left_out.append("frames but the first")
     return Metadata(
-        opened.info.get("icc_profile") if opened.mode != "CMYK" else None,  # it would describe inks
+        profile if isinstance(profile, bytes) and header.mode != "CMYK" else None,  # it would describe inks
         exif,
-        _clean_xmp(picture.info.get("xmp") or opened.info.get("xmp") or b""),
-        opened.info.get("dpi"),
-        opened.info.get("comment", b"") if kind == "JPEG" else b"",
-        {kind: packing} if packing else {},
+        xmp,
+        dpi,
+        comment if isinstance(comment, bytes) and kind == "JPEG" else b"",
+        packing={kind: packing} if packing else {},
+        left_out=tuple(left_out),
     )
+
+
+def _is_animated(header: Image.Image) -> bool:
+    try:
+        return bool(getattr(header, "is_animated", False))
+    except Exception:  # the second frame is broken
+        return True
+
+
+def _dpi(given: Any) -> tuple[float, float] | None:
+    """A resolution that can be written, in pixels an inch."""
+    try:
+        x, y = map(float, given)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if all(math.isfinite(side) and 0 < side <= MAX_DPI for side in (x, y)) else None
 
 
 def _upright(exif: Image.Exif) -> bytes:
@@ -144,25 +275,17 @@ def _upright(exif: Image.Exif) -> bytes:
     return exif.tobytes()
 
 
-def _clean_xmp(xmp: object) -> bytes:
-    if isinstance(xmp, str):
-        xmp = xmp.encode()
-    if not isinstance(xmp, bytes):
-        return b""
-    return _XMP_ORIENTATION.sub(rb"\g<1>1", _XMP_THUMBNAILS.sub(b"", xmp))
-
-
-def _jpeg_packing(opened: Any) -> dict[str, Any]:
-    if opened.mode not in ("L", "RGB") or opened.info.get("adobe_transform") == 0:
+def _jpeg_packing(header: Any, path: Path) -> dict[str, Any]:
+    if header.mode not in ("L", "RGB") or header.info.get("adobe_transform") == 0:
         return {}
-    used = dict.fromkeys(table for _, _, _, table in opened.layer)  # in the order of the channels
-    tables = [opened.quantization[table] for table in used]
-    colours = {} if opened.mode == "L" else {"subsampling": max(0, JpegImagePlugin.get_sampling(opened))}
-    return {"qtables": tables, **colours, "progressive": bool(opened.info.get("progressive"))}
+    used = dict.fromkeys(table for _, _, _, table in header.layer)  # in the order of the channels
+    tables = [header.quantization[table] for table in used]
+    colours = {} if header.mode == "L" else {"subsampling": max(0, JpegImagePlugin.get_sampling(header))}
+    return {"qtables": tables, **colours, "progressive": bool(header.info.get("progressive"))}
 
 
-def _webp_packing(opened: Any) -> dict[str, Any]:
-    with Path(opened.filename).open("rb") as file:
+def _webp_packing(header: Any, path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
         file.seek(12)
         while len(head := file.read(8)) == 8 and head[:4] != b"VP8 ":
             if head[:4] == b"VP8L":
@@ -172,6 +295,6 @@ def _webp_packing(opened: Any) -> dict[str, Any]:
     return {}
 
 
-def _tiff_packing(opened: Image.Image) -> dict[str, Any]:
-    compression = opened.info.get("compression")
+def _tiff_packing(header: Image.Image, path: Path) -> dict[str, Any]:
+    compression = header.info.get("compression")
     return {"compression": compression} if compression in LOSSLESS_TIFF else {}

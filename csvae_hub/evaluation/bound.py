@@ -14,9 +14,9 @@ from csvae_hub.models import AttributeModel
 def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[str, float]:
     """The terms of the negative bound, mean nats per example, at one sample of the posteriors.
 
-    Unweighted: the paper's bound, whatever the weights of the training were. Labels are given, gaps are filled in by
-    q(y | x); log p(y) is left out. Models with the same likelihood can be compared, others can't. A VAE's bound
-    is one on log p(x), the others' are on log p(x | y). The caller's random state is kept.
+    This is the paper's bound, without the weights of training and without log p(y). Missing labels are inferred by
+    q(y | x). Only models with the same likelihood can be compared. A VAE bounds log p(x), the others log p(x | y).
+    The caller's random state is kept.
 
     Args:
         model: any of the family.
@@ -24,8 +24,8 @@ def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[
         seed: of the samples.
 
     Returns:
-        The terms that `model.bound` names (`reconstruction`, `kl_z` and, with subspaces, `kl_w`), and their sum,
-        `total`: the smaller, the better.
+        The terms of `model.bound` (`reconstruction`, `kl_z` and, with subspaces, `kl_w`) and their sum, `total`;
+        smaller is better.
 
     Raises:
         ValueError: a term is not finite.

@@ -11,7 +11,7 @@ import numpy as np
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
 from csvae_hub.evaluation.attribute_change import PutBack
-from csvae_hub.evaluation.judges import EPOCHS, Judges, train_judges
+from csvae_hub.evaluation.judges import Judges, train_judges
 from csvae_hub.evaluation.metrics import mean
 from csvae_hub.evaluation.report import evaluate
 from csvae_hub.models import AttributeModel
@@ -21,7 +21,7 @@ Result = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a result: its column's title, where in the result it stands, and how it is written."""
+    """One figure of a result: its column's title, its place in the result, and its format."""
 
     title: str
     path: tuple[str, ...]
@@ -29,7 +29,7 @@ class Figure:
     percent: bool = False
 
     def of(self, result: Result) -> float | None:
-        """The figure in a result; None where it couldn't be measured or the result is of an earlier version."""
+        """The figure in a result; None where it is missing."""
         found: Any = result
         for key in self.path:
             found = found.get(key) if isinstance(found, Mapping) else None
@@ -55,7 +55,7 @@ FIGURES = {
     "leak_mlp": Figure("leak, MLP (max)", ("leakage", "z", "mlp", "max")),
     "variety": Figure("variety", ("variety", "transferred"), digits=4),
 }
-"""What models are compared by. `variety` is that of transferred kinds, in units of x."""
+"""The figures that models are compared by. `variety` is that of transferred kinds, in units of x."""
 
 
 def compare(
@@ -65,27 +65,23 @@ def compare(
     test_data: AttributeData,
     judges: Judges | None = None,
     *,
+    progress: Callable[[str], None] | None = None,
     seed: int = 0,
-    judge_epochs: int = EPOCHS,
-    precision: str = "float32",
     put_back: Callable[[AttributeModel], PutBack] | None = None,
     photos: int = 300,
-    progress: Callable[[str], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """`evaluate` for each of several models, with the same judges and data.
 
     Args:
-        models: by the names under which they are reported.
+        models: by name.
         train_data: trains the judges, once, and each model's probes.
         valid_data: see `evaluate`.
         test_data: see `evaluate`.
         judges: see `evaluate`.
+        progress: is called with one line before each stage.
         seed: see `evaluate`.
-        judge_epochs: see `evaluate`.
-        precision: see `evaluate`.
         put_back: see `evaluate`.
         photos: see `evaluate`.
-        progress: is called with one line before each stage.
 
     Returns:
         What `evaluate` gives, by name.
@@ -101,9 +97,7 @@ def compare(
     say = progress or (lambda line: None)
     if judges is None and first.config.is_image:
         data = train_data.select(first.attributes)
-        judges = train_judges(
-            data, seed=seed, epochs=judge_epochs, precision=precision, device=first.device, progress=progress
-        )
+        judges = train_judges(data, seed=seed, device=first.device, progress=progress)
     results: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         results[name] = evaluate(
@@ -121,10 +115,10 @@ def compare(
 
 
 def check_comparable(models: Mapping[str, AttributeModel]) -> None:
-    """Checks that the models have the same attributes, in whatever order, and examples of the same shape.
+    """Checks that the models have the same attributes, in any order, and examples of the same shape.
 
     Raises:
-        ValueError: they haven't; the error names two of them.
+        ValueError: they differ; the error names two of them.
     """
     (first, reference), *further = models.items()
     for name, model in further:

@@ -13,7 +13,7 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.models import AttributeModel, Latents
 
 BATCH = 64
-"""Pictures at once: larger batches fall out of a CPU's cache and take longer."""
+"""Pictures at once; larger batches leave a CPU's cache and take longer."""
 
 
 @contextmanager

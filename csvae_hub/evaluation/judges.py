@@ -92,7 +92,7 @@ def train_judges(
     *,
     seed: int = 0,
     epochs: int = EPOCHS,
-    precision: str = "float32",
+    precision: str = "bfloat16",
     device: torch.device | str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Judges:

@@ -26,7 +26,7 @@ def leakage(
     seed: int = 0,
     resamples: int = 200,
 ) -> dict[str, Any]:
-    """ROC AUC of fresh probes that read the attributes from the latents: 0.5 says nothing, 1 says all.
+    """ROC AUC of fresh probes that read the attributes from the latents: 0.5 is chance, 1 is certain.
 
     The probes, a logistic regression and an MLP of two hidden layers, are trained on the first split and measured on
     the third; the MLP stops, for each attribute, at the epoch that is best on the second. Codes are whitened before.
@@ -190,7 +190,7 @@ class _Probes(nn.Module):
 def whitened(splits: list[Tensor]) -> list[Tensor]:
     """Codes (G, N, D) of each split, turned so that those of the first have mean 0, variance 1 and no correlation.
 
-    A network trained for a few epochs reads large directions first; a code could hide in small ones what it says.
+    A network trained for a few epochs reads large directions first; a code could hide information in small ones.
     Directions with less than 1e-7 of the greatest variance, constant columns among them, become zero.
     """
     first = splits[0].double()

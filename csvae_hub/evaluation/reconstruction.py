@@ -1,4 +1,4 @@
-"""How close decode(encode(x)) comes to x."""
+"""The distance of decode(encode(x)) to x."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def reconstruction(
     """Mean squared error per value, and for images the mean PSNR in dB and SSIM over pictures.
 
     Args:
-        model: the model, whose encoding is deterministic, with inferred attributes.
+        model: encodes deterministically, with inferred attributes.
         data: N examples, images in [0, 1].
         latents: what `encode_data` gave for them, where it's at hand.
 

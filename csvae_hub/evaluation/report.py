@@ -11,7 +11,7 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.evaluation.attribute_change import PutBack, attribute_change
 from csvae_hub.evaluation.bound import bound
 from csvae_hub.evaluation.encoding import encode_data
-from csvae_hub.evaluation.judges import EPOCHS, Judges, judges_record, train_judges
+from csvae_hub.evaluation.judges import Judges, judges_record, train_judges
 from csvae_hub.evaluation.leakage import leakage
 from csvae_hub.evaluation.reconstruction import reconstruction
 from csvae_hub.evaluation.splits import check_disjoint
@@ -28,8 +28,6 @@ def evaluate(
     judges: Judges | None = None,
     *,
     seed: int = 0,
-    judge_epochs: int = EPOCHS,
-    precision: str = "float32",
     put_back: Callable[[AttributeModel], PutBack] | None = None,
     photos: int = 300,
     device: torch.device | str | None = None,
@@ -45,8 +43,6 @@ def evaluate(
         judges: classifiers trained on other pictures than `test_data`; by default `train_judges` makes them of
             `train_data`.
         seed: of the judges, the probes, the bootstrap and the samples.
-        judge_epochs: of the judges' training, where none are given.
-        precision: of the judges' training, "float32" or "bfloat16".
         put_back: makes of a model the function that edits photos, as `csvae_hub.editing.aligned.put_back` does;
             without it no photo is measured.
         photos: at most so many pictures of `test_data`, drawn at random, are edited as photos.
@@ -91,14 +87,7 @@ def evaluate(
     result["attribute_change"] = result["photos"] = None
     if model.config.is_image:
         if judges is None:
-            judges = train_judges(
-                splits["train"],
-                seed=seed,
-                epochs=judge_epochs,
-                precision=precision,
-                device=model.device,
-                progress=progress,
-            )
+            judges = train_judges(splits["train"], seed=seed, device=model.device, progress=progress)
         judges.to(model.device)
         say("attribute change")
         result["judge"] = judges_record(judges, test_data)

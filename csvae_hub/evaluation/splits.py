@@ -1,4 +1,4 @@
-"""Whether what is measured on has been trained on."""
+"""Refuses test data that was trained on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from csvae_hub.errors import DataError
 
 
 def check_disjoint(splits: Mapping[str, AttributeData]) -> None:
-    """Checks that no example is in two of the named splits: by file name, and by content whatever its name.
-
-    Two pictures have the same content where all their pixels are equal, as the data has them.
+    """Checks that no two splits share a file name or an example with the same values.
 
     Raises:
         DataError: a split is empty, or two share an example.
@@ -21,7 +19,7 @@ def check_disjoint(splits: Mapping[str, AttributeData]) -> None:
     for name, data in splits.items():
         if len(data) == 0:
             raise DataError(f"{name} split: expected at least one example, got none")
-    contents = {name: _first_rows(_digests(data)) for name, data in splits.items()}
+    contents = {name: _rows_by_digest(data) for name, data in splits.items()}
     for (first, a), (second, b) in combinations(splits.items(), 2):
         if a.files is not None and b.files is not None:
             _refuse(first, second, sorted(set(a.files) & set(b.files)))
@@ -38,12 +36,12 @@ def _refuse(first: str, second: str, shared: list[str]) -> None:
         )
 
 
-def _digests(data: AttributeData) -> list[bytes]:
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in data.images]
-
-
-def _first_rows(digests: list[bytes]) -> dict[bytes, int]:
-    return {digest: row for row, digest in reversed(list(enumerate(digests)))}
+def _rows_by_digest(data: AttributeData) -> dict[bytes, int]:
+    """The first row of each content."""
+    rows: dict[bytes, int] = {}
+    for row, image in enumerate(data.images):
+        rows.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), row)
+    return rows
 
 
 def _name(data: AttributeData, row: int) -> str:

@@ -1,4 +1,4 @@
-"""How close an edit comes to the truth, where the same example exists with the other value: the paper's Table 2."""
+"""The distance of an edit to the truth, of drawn faces with the attribute changed: the paper's Table 2."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ERRORS = ("distance", "unedited", "nothing", "moved", "reconstruction")
 def distance_to_truth(
     model: AttributeModel, data: AttributeData, latents: Latents | None = None, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Mean squared errors between edits and the pictures that they should have become.
+    """Mean squared errors between edits and the true pictures.
 
     Each attribute of each picture is switched against its label, by `model.edit` to True or False on latents encoded
-    without labels. The truth is the same picture drawn with the other value, its own hidden kind of the attribute
-    included, which no model can know. So pictures are also edited *by example*: an absent attribute is taken over
-    from another picture that has it (`model.edit(latents, {name: other_latents})`), and the truth has that picture's
-    kind. A model without subspaces takes over y_i only, and so comes no closer than an edit to True does.
+    without labels. The truth is the same picture drawn with the other value and its own hidden kind of the attribute,
+    which no model can know. So pictures are also edited *by example*: an absent attribute is taken over from another
+    picture (`model.edit(latents, {name: other_latents})`), and the truth has that picture's kind. A model without
+    subspaces takes over y_i only.
 
     Args:
         model: a model of images.
@@ -38,17 +38,16 @@ def distance_to_truth(
         seed: of the choice of the other pictures.
 
     Returns:
-        Mean squared errors in squared units of x (values in [0, 1]): `distance`, between the edit and the truth;
-        `unedited`, between the unedited reconstruction and the truth; `nothing`, between the original and the truth,
-        which is what leaving the original as it is costs; `moved`, between the edit and the original; `reconstruction`,
-        between the unedited reconstruction and the original. The five are means over all pixels; in `inside` they are
-        over the pixels where the attribute draws, truth ≠ original, and in `outside` over the others (None where there
-        are none). `by_example` has the same, and `by_value`: between the edit to True and the truth with the other
-        picture's kind.
+        Mean squared errors of values in [0, 1]: `distance`, between the edit and the truth; `unedited`, between the
+        unedited reconstruction and the truth; `nothing`, between the original and the truth; `moved`, between the edit
+        and the original; `reconstruction`, between the unedited reconstruction and the original. The five are means
+        over all pixels; `inside` has them over the pixels where truth ≠ original, `outside` over the rest (None where
+        there are none). `by_example` has the same, and `by_value`: between the edit to True and the truth with the
+        other picture's kind.
 
         At the top stand means over attributes and directions. `attributes` has these figures for each attribute, by
-        `to_present`, `to_absent` and `by_example`, with `count`, how many pictures, and `share`, how many of all
-        pixels are inside. What can't be measured is None, and the attribute has a `reason`.
+        `to_present`, `to_absent` and `by_example`, with `count`, the number of pictures, and `share`, the part of the
+        pixels that is inside. Figures that can't be measured are None, and the attribute has a `reason`.
 
     Raises:
         DataError: the data has no counterfactuals.
@@ -61,7 +60,7 @@ def distance_to_truth(
         )
     data = data.select(model.attributes)
     latents = encode_data(model, data) if latents is None else latents
-    others = [other_present(data.labels[:, i], seed) for i in range(len(model.attributes))]
+    donors = [donors_of(data.labels[:, i], seed) for i in range(len(model.attributes))]
     tallies = {(name, part): _Tally() for name in model.attributes for part in (*dict(DIRECTIONS), "by_example")}
     for rows in torch.arange(len(data)).split(BATCH):
         original, reconstruction = data.batch(rows)[0], decode_all(model, latents[rows])
@@ -75,16 +74,16 @@ def distance_to_truth(
                 edit = decode_all(model, edited(model, latents[part], {name: value}))
                 truth = data.counterfactual(part, name, value)
                 tallies[name, direction].add(truth, before, again, edit)
-                given = others[i]
-                if value and given is not None:
-                    by_example = decode_all(model, edited(model, latents[part], {name: latents[given[part]]}))
-                    truth = data.counterfactual(part, name, True, kinds=given[part])
+                donor = donors[i]
+                if value and donor is not None:
+                    by_example = decode_all(model, edited(model, latents[part], {name: latents[donor[part]]}))
+                    truth = data.counterfactual(part, name, True, kinds=donor[part])
                     tallies[name, "by_example"].add(truth, before, again, by_example, by_value=edit)
     return _summary({name: _attribute(data.labels[:, i], tallies, name) for i, name in enumerate(model.attributes)})
 
 
-def other_present(labels: NDArray[np.float32], seed: int) -> Tensor | None:
-    """For each of N examples the index of one that has the attribute, drawn anew for each; None where none has it."""
+def donors_of(labels: NDArray[np.float32], seed: int) -> Tensor | None:
+    """For each of N examples the index of a random one that has the attribute; None where none has it."""
     present = np.flatnonzero(labels == 1)
     if len(present) == 0:
         return None
@@ -92,7 +91,7 @@ def other_present(labels: NDArray[np.float32], seed: int) -> Tensor | None:
 
 
 class _Tally:
-    """Sums of squared errors, and of pixels, inside and outside of where the attribute draws."""
+    """Sums of squared errors and of pixels, inside and outside the pixels that the attribute changes."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -100,7 +99,7 @@ class _Tally:
         self.sums: dict[str, Tensor] = {}
 
     def add(self, truth: Tensor, original: Tensor, again: Tensor, edit: Tensor, by_value: Tensor | None = None) -> None:
-        """Takes pictures (B, C, H, W) in: the truth, the original, its reconstruction and the edit."""
+        """Adds pictures (B, C, H, W): the truth, the original, its reconstruction and the edit."""
         inside = (truth != original).any(1)
         self.count += len(truth)
         self.pixels += torch.stack([inside.sum(), (~inside).sum()])
@@ -127,8 +126,13 @@ class _Tally:
             for i in range(2)
         )
         everywhere = {name: (sums.sum() / total).item() for name, sums in self.sums.items()}
-        share = (self.pixels[0] / total).item()
-        return {**everywhere, "inside": inside, "outside": outside, "share": share, "count": self.count}
+        return {
+            **everywhere,
+            "inside": inside,
+            "outside": outside,
+            "share": (self.pixels[0] / total).item(),
+            "count": self.count,
+        }
 
 
 def _attribute(labels: NDArray[np.float32], tallies: dict[tuple[str, str], _Tally], name: str) -> Nested:

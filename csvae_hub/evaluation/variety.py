@@ -1,4 +1,4 @@
-"""How much an attribute varies inside: the kinds of glasses that a model can draw on one face."""
+"""Variety inside an attribute: the kinds of glasses that a model can draw on one face."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def variety(
         data: N examples with the model's attributes.
         latents: what `encode_data` gave for `data`, where it's at hand.
         seed: of the choice of pictures and of the samples.
-        pictures: how many, at most, drawn from `data`.
+        pictures: at most so many, drawn from `data`.
         samples: edits of each, at least 2.
 
     Returns:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from csvae_hub.backbones import with_package
-from csvae_hub.config import ModelConfig, check, from_dict, to_dict
+from csvae_hub.config import ModelConfig, check, check_weights, from_dict, to_dict
 from csvae_hub.data import AttributeData, load_data, table_splits
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.models import AttributeModel, create_model
@@ -58,6 +58,7 @@ class Recipe:
         for name, options in self.parts.items():
             cls = find_part(name).Options
             parts[name] = options if isinstance(options, cls) else from_dict(cls, options, f"parts.{name}")
+            check_weights(parts[name], f"parts.{name}")
         object.__setattr__(self, "parts", parts)
 
 

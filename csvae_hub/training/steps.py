@@ -75,6 +75,18 @@ class Minimisation:
     """By default `TrainerConfig.adversary_learning_rate`."""
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a part that has none."""
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """weight: of the part's term."""
+
+    weight: float = 1.0
+
+
 class Part(nn.Module, ABC):
     """A part of the objective that is ours: its options, its terms and its hooks, in one file of `training/parts`.
 

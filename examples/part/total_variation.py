@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from csvae_hub.training.steps import Part, Step
+from csvae_hub.training.steps import Part, Step, Weighted
 
 
 def total_variation(images: Tensor) -> Tensor:
@@ -14,17 +12,10 @@ def total_variation(images: Tensor) -> Tensor:
     return images.diff(dim=2).abs().flatten(1).sum(1) + images.diff(dim=3).abs().flatten(1).sum(1)
 
 
-@dataclass(frozen=True)
-class Options:
-    """weight: of the term."""
-
-    weight: float = 0.1
-
-
 class TotalVariation(Part):
     """Adds `total_variation` of the decoded picture."""
 
-    Options = Options
+    Options = Weighted
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """The term, of p(x | z, w)'s mean."""

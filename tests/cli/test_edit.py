@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from csvae_hub import FaceEditor
-from csvae_hub.editing import UnchangedWarning
+from csvae_hub import FaceEditor, opening
+from csvae_hub.editing import read_mark
+from csvae_hub.editing.xmp import SOURCE_TYPE
 from csvae_hub.images import to_picture
 from csvae_hub.models import AttributeModel
 
@@ -91,10 +92,7 @@ def test_grey_stays_grey_and_alpha_stays(run, weights, photos, mode):
 
 def test_a_value_can_be_another_photo(run, weights, photos, editor):
     run("edit", "photos/two.jpg", "Smiling=photos/one.png", "-o", "out.png", "--model", weights)
-    with pytest.warns(
-        UnchangedWarning, match="photos/two.jpg: nothing changed: the edit hardly moves"
-    ):  # the same face
-        expected = editor.edit("photos/two.jpg", {"Smiling": editor.open("photos/one.png").latents})
+    expected = editor.edit("photos/two.jpg", {"Smiling": editor.open("photos/one.png").latents})
     assert np.array_equal(pixels("out.png"), np.array(expected))
     result = run("edit", "photos/two.jpg", "Smiling=photos/none.png", "-o", "o.png", "--model", weights, code=1)
     assert "photos/none.png: no face found" in result.stderr
@@ -120,6 +118,12 @@ def test_edits_that_change_nothing_are_told(run, weights, photos, editor):
         assert f"unchanged: photos/one.png: {line}" in result.stderr
     result = run("edit", photos, values[1], "-o", "out", "--model", weights, "--json", code=1)
     assert "unchanged" not in result.output
+
+
+def test_an_edit_that_hardly_moves_the_face_is_told(run, weights, photos):
+    result = run("edit", "photos/two.jpg", "Smiling=photos/one.png", "-o", "o.png", "--model", weights)  # the same face
+    assert "unchanged: photos/two.jpg: nothing changed: the edit hardly moves the decoded face" in result.stderr
+    assert np.array_equal(pixels("o.png"), pixels("photos/two.jpg"))
 
 
 def test_a_photo_is_written_as_it_was_packed_and_described(run, weights, photos):
@@ -155,3 +159,50 @@ def test_faces_that_cannot_be_meant_are_refused(run, weights, photos, options, m
     result = run("edit", photos, "Smiling=1", "-o", "out", "--model", weights, *options, code=2)
     assert message in result.stderr
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("--no-mark",)])
+def test_an_edited_photo_says_so_unless_told_not_to(run, weights, photos, options):
+    result = run("edit", photos, "Smiling=3", "-o", "out", "--model", weights, "--json", *options, code=1)
+    assert json.loads(result.stdout)["mark"] == (None if options else SOURCE_TYPE)
+    for name in ("one.png", "two.jpg"):
+        mark = read_mark(Path("out") / name)
+        if options:
+            assert mark is None
+        else:
+            assert mark["digital_source_type"] == SOURCE_TYPE
+            assert mark["edits"][0]["parameters"] == f"model {weights.name}; Smiling=3.0"
+
+
+def test_a_photo_that_stays_as_it_is_has_no_mark(run, weights, photos, editor):
+    there = bool(editor.open("photos/one.png").latents.y[0, 1] > 0.5)
+    run("edit", "photos/one.png", f"Smiling={there}", "-o", "same.png", "--model", weights)
+    assert read_mark("same.png") is None
+
+
+def test_what_was_left_out_of_the_folder_and_of_the_files_is_told(run, weights, photos):
+    Path("photos/list.csv").write_text("x")
+    with Image.open("photos/one.png") as face:
+        face.save("photos/one.png", dpi=(300, 300))
+    result = run("edit", photos, "Smiling=1", "-o", "out", "--model", weights, "--json", code=1)
+    report = json.loads(result.stdout)
+    assert [line.split(" (")[0] for line in report["left_out"]] == ["left out 1 .csv"]
+    assert report["left_out"][0] in result.stderr
+    result = run("edit", "photos/one.png", "Smiling=1", "-o", "out.webp", "--model", weights, "--json")
+    assert json.loads(result.stdout)["edited"][0]["notes"] == ["left out: resolution"]
+    assert "note: photos/one.png: left out: resolution" in result.stderr
+
+
+def test_larger_pictures_are_refused_and_the_limit_can_be_raised(run, weights, photos, monkeypatch):
+    monkeypatch.setattr(opening, "MAX_PIXELS", opening.MAX_PIXELS)
+    arguments = ("edit", "photos/one.png", "Smiling=1", "-o", "out.png", "--model", weights, "--max-megapixels")
+    result = run(*arguments, "0.06", code=1)
+    assert "photos/one.png: expected a picture of at most 0.06 megapixels, got 256×256" in result.stderr
+    run(*arguments, "0.07")
+
+
+@pytest.mark.parametrize("output", ["out.eps", "edited.jgp"])
+def test_an_ending_that_cannot_be_written_is_wrong_use(run, weights, photos, output):
+    result = run("edit", "photos/one.png", "Smiling=1", "-o", output, "--model", weights, code=2)
+    assert f"{output}: can't write this kind: name an output that ends in .jpg" in result.stderr
+    assert not Path(output).exists()

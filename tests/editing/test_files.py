@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import struct
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.editing import Face, FaceEditor, batches, files
-from csvae_hub.editing.files import Outcome, PlanError, edit_files, plan_files, save_picture
+from csvae_hub.editing.files import Outcome, PlanError, edit_files, left_out, plan_files, save_picture
 from csvae_hub.models import CSVAE
 
 
@@ -94,6 +96,9 @@ def test_input_is_overwritten_only_where_it_is_named_as_output(folder):
         ),
         (["photos/a.png", "photos/deep/c.png"], "x.png", "names one picture, but there are 2 inputs: name a folder"),
         (["photos"], "photos/a.png", "is a file: expected a folder"),
+        (["photos"], "new.png", r"new\.png is a file: expected a folder, since the input .*photos is one"),
+        (["photos/a.png"], "out.jgp", r"out\.jgp: can't write this kind: name an output that ends in \.jpg"),
+        (["photos/a.png"], "out.eps", r"out\.eps: can't write this kind"),
         (["empty"], "out", r"no pictures in .*empty: expected files that end in \.jpg"),
         (["nowhere"], "out", "no such file or folder: .*nowhere"),
         (
@@ -218,3 +223,90 @@ def test_colour_profile_is_kept(tmp_path, suffix):
     save_picture(picture, tmp_path / f"picture{suffix}")
     with Image.open(tmp_path / f"picture{suffix}") as written:
         assert written.info["icc_profile"] == b"a profile"
+
+
+# -- whatever goes wrong ------------------------------------------------------------------------------------------
+
+FAULTS = [TypeError("a"), KeyError("b"), struct.error("c"), RuntimeError("d"), MemoryError("e"), ValueError("f")]
+
+
+@pytest.mark.parametrize("error", FAULTS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("step", ["read", "prepared", "edited", "saved"])
+def test_any_error_of_one_picture_is_its_own(folder, tmp_path, monkeypatch, step, error):
+    def failing(function, place):
+        def wrapped(*args):
+            if "b.JPG" in str(args) or any(_first(arg) == (1, 0, 0) for arg in args[place:]):
+                raise error
+            return function(*args)
+
+        return wrapped
+
+    def _first(thing):
+        pictures = thing if isinstance(thing, list) else [thing]
+        return next(
+            (p.getpixel((0, 0)) for p in pictures if isinstance(p, Image.Image) and p.getpixel((0, 0))[0] == 1), 0
+        )
+
+    Image.new("RGB", (16, 16), (1, 0, 0)).save(folder / "b.JPG", "PNG")
+    owner, name = {
+        "read": (files, "open_with_metadata"),
+        "prepared": (batches.BatchEditor, "prepare"),
+        "edited": (batches.BatchEditor, "edit"),
+        "saved": (files, "save_picture"),
+    }[step]
+    monkeypatch.setattr(owner, name, failing(getattr(owner, name), 1))
+    jobs = plan_files([folder], tmp_path / "out")
+    done = []
+    outcomes = edit_files(Inverting(), {}, jobs, advance=done.append)
+    assert list(failures(outcomes)) == ["b.JPG"]
+    said = failures(outcomes)["b.JPG"]
+    assert said.startswith(f"{folder / 'b.JPG'}: ")
+    assert f"{type(error).__name__}: {error}" in said
+    assert sum(done) == 3
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.png", "c.png"]
+
+
+def test_standard_streams_are_refused(folder, tmp_path):
+    for inputs, output in (([Path("-")], tmp_path / "out"), ([folder / "a.png"], Path("-"))):
+        with pytest.raises(PlanError, match="^- is no file: pictures are not read from or written to standard streams"):
+            plan_files(inputs, output)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".jfif", ".jpe", ".avif"])
+def test_every_kind_that_is_read_is_taken_from_a_folder(folder, tmp_path, suffix):
+    Image.new("RGB", (16, 16), (200, 0, 0)).save(folder / f"d{suffix}", files.FORMATS[suffix])
+    outcomes = edit_files(Inverting(), {}, plan_files([folder], tmp_path / "out"))
+    assert not failures(outcomes)
+    with Image.open(tmp_path / f"out/d{suffix}") as written:
+        assert np.abs(np.array(written.convert("RGB")).astype(int) - (55, 255, 255)).max() < 12
+
+
+def test_what_is_left_out_is_counted_with_the_reason(folder, tmp_path):
+    for name in ("a.heic", "b.heic", "deep/notes.txt", "README"):
+        (folder / name).write_text("x")
+    (folder / "out").mkdir()
+    (folder / "out/old.txt").write_text("x")
+    said = left_out([folder, folder / "a.png"], folder / "out")
+    assert said[0].startswith("left out 1 .csv (no format that is read: .jpg, .jpeg,")
+    assert "left out 2 .heic (reading it needs pillow-heif)" in said
+    assert "left out 1 hidden (the name begins with a dot)" in said
+    assert any(line.startswith("left out 1 .txt (no format") for line in said)
+    assert any(line.startswith("left out 1 without an ending (no format") for line in said)
+    assert len(said) == 5
+
+
+def test_few_pixels_are_decoded_ahead(folder, tmp_path, monkeypatch):
+    """However large the photos are."""
+    monkeypatch.setattr(files, "MAX_AHEAD_PIXELS", 16 * 16)
+    at_once, most, read = [0], [], files.open_with_metadata
+
+    def watched(path):
+        at_once[0] += 1
+        most.append(at_once[0])
+        result = read(path)
+        at_once[0] -= 1
+        return result
+
+    monkeypatch.setattr(files, "open_with_metadata", watched)
+    edit_files(Inverting(), {}, plan_files([folder], tmp_path / "out"))
+    assert most == [1, 1, 1]

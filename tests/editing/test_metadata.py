@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -212,7 +214,7 @@ def test_a_picture_of_another_size_is_what_its_exif_says(tmp_path, suffix):
     save_picture(Image.new("RGB", (16, 16)), tmp_path / f"b{suffix}", metadata)
     with Image.open(tmp_path / f"b{suffix}") as written:
         details = written.getexif().get_ifd(IFD.Exif)
-        expected = None if suffix == ".bmp" else 16
+        expected = None if suffix in (".bmp", ".gif") else 16
         assert (details.get(Base.ExifImageWidth), details.get(Base.ExifImageHeight)) == (expected, expected)
 
 
@@ -220,3 +222,132 @@ def test_no_picture_is_named(tmp_path):
     (tmp_path / "a.jpg").write_text("no picture")
     with pytest.raises(ImageError, match=r"a\.jpg: expected a picture file"):
         open_with_metadata(tmp_path / "a.jpg")
+
+
+# -- what can't be kept -------------------------------------------------------------------------------------------
+
+
+def exif_with(**tags):
+    exif = Image.Exif()
+    exif[Base.Make] = "Maker"
+    for tag, value in tags.items():
+        exif[int(tag[1:])] = value
+    return exif
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"t40965": 8},
+        {"t50728": (0.5, 0.25, 0.125)},
+        {"t50728": (0.5, 0.25, 0.125, 1.0), "t65000": "text", "t40965": 8},
+        {"t318": (0.3, 0.3), "t319": (0.1,) * 6},
+        {"t18246": 5, "t40091": b"a\0b\0"},
+    ],
+)
+def test_a_tiff_gets_known_tags_of_safe_types_alone(tmp_path, tags):
+    path = tmp_path / "a.jpg"
+    noise().save(path, exif=exif_with(**tags))
+    code = (  # libtiff may end the process
+        "import sys; from pathlib import Path\n"
+        "from csvae_hub.editing.metadata import open_with_metadata\n"
+        "from csvae_hub.editing.files import save_picture\n"
+        "picture, metadata = open_with_metadata(Path(sys.argv[1]))\n"
+        "print(save_picture(picture, Path(sys.argv[2]), metadata))"
+    )
+    command = [sys.executable, "-c", code, path, tmp_path / "b.tif"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    with Image.open(tmp_path / "b.tif") as written:
+        assert written.getexif()[Base.Make] == "Maker"
+        assert not {int(tag[1:]) for tag in tags} & set(written.getexif())
+    for tag in tags:
+        assert tag[1:] in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("dpi", "abc", "left out: resolution"),
+        ("dpi", "1", "left out: resolution"),
+        ("icc_profile", "text", ""),
+        ("comment", "text", ""),
+        ("exif", "text", "left out: EXIF"),
+        ("xmp", "text", ""),
+        ("transparency", "text", ""),
+        ("gamma", "text", ""),
+    ],
+)
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_text_in_a_png_is_not_taken_for_more(tmp_path, name, value, words, suffix):
+    chunks = PngInfo()
+    chunks.add_text(name, value)
+    noise().save(tmp_path / "a.png", pnginfo=chunks)
+    picture, metadata = open_with_metadata(tmp_path / "a.png")
+    notes = save_picture(picture, tmp_path / f"b{suffix}", metadata)
+    assert [note for note in notes if words and words in note] == ([words] if words else [])
+    with Image.open(tmp_path / f"b{suffix}") as written:
+        assert written.size == picture.size
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
+@pytest.mark.parametrize("per_metre", [2**32 - 1, 0])
+def test_a_resolution_beyond_all_sense_is_left_out(tmp_path, suffix, per_metre):
+    noise().save(tmp_path / "a.bmp")
+    data = bytearray((tmp_path / "a.bmp").read_bytes())
+    data[38:46] = struct.pack("<LL", per_metre, per_metre)
+    (tmp_path / "a.bmp").write_bytes(data)
+    picture, metadata = open_with_metadata(tmp_path / "a.bmp")
+    assert save_picture(picture, tmp_path / f"b{suffix}", metadata) == ["left out: resolution"]
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+@pytest.mark.parametrize("piece", ["exif", "dpi", "packing"])
+def test_a_piece_that_pillow_cannot_write_costs_neither_picture_nor_the_others(tmp_path, suffix, piece):
+    kind = FORMATS[suffix]
+    bad = {
+        "exif": b"no EXIF at all",
+        "dpi": (float("nan"), 3),
+        "packing": {kind: {"qtables": "x", "compression": "no such", "quality": "no"}},
+    }
+    metadata = Metadata(**{"exif": exif_with().tobytes(), "icc_profile": PROFILE, piece: bad[piece]})
+    save_picture(noise(), tmp_path / f"b{suffix}", metadata)
+    with Image.open(tmp_path / f"b{suffix}") as written:
+        written.load()
+        if kind not in ("BMP", "GIF"):
+            assert written.info["icc_profile"] == PROFILE
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparency_becomes_white_and_is_told(tmp_path, suffix, mode):
+    clear = Image.new("RGBA", (16, 16), (10, 10, 10, 255)).convert(mode)
+    assert save_picture(clear, tmp_path / f"a{suffix}") == []
+    clear.putalpha(Image.new("L", (16, 16), 0))
+    (note,) = save_picture(clear, tmp_path / f"b{suffix}")
+    assert note == f"what was transparent is white: {FORMATS[suffix]} has no transparency"
+    with Image.open(tmp_path / f"b{suffix}") as written:
+        assert np.asarray(written).min() > 250
+
+
+def profile_of(space):
+    """A profile of a colour space, by its header."""
+    return PROFILE[:16] + space + PROFILE[20:]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("space", [b"GRAY", b"RGB ", b"CMYK", b"Lab "])
+def test_a_profile_of_another_colour_space_is_left_out(tmp_path, suffix, mode, space):
+    written_mode = "RGB" if suffix == ".webp" else mode
+    fits = space == (b"GRAY" if written_mode == "L" else b"RGB ")
+    notes = save_picture(noise(mode), tmp_path / f"a{suffix}", Metadata(icc_profile=profile_of(space)))
+    assert notes == ([] if fits else ["left out: colour profile"])
+    with Image.open(tmp_path / f"a{suffix}") as written:
+        assert ("icc_profile" in written.info) == fits
+
+
+def test_an_animation_is_its_first_frame_and_that_is_told(tmp_path):
+    noise().save(tmp_path / "a.gif", save_all=True, append_images=[noise().rotate(90)])
+    picture, metadata = open_with_metadata(tmp_path / "a.gif")
+    assert save_picture(picture, tmp_path / "b.png", metadata) == ["left out: frames but the first"]

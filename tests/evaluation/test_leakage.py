@@ -142,6 +142,12 @@ def test_missing_labels_are_left_out():
     assert leakage(latents, labels)["w_own"]["logistic"]["min"] > 0.99
 
 
+def test_a_z_with_places_is_read_whole():
+    latents, labels = codes(plant=lambda z, y: z.__setitem__((slice(None), 3), z[:, 3] + 2 * y[:, 1]))
+    placed = tuple(replace(part, z=part.z.reshape(-1, 2, 2, 2), w=part.w[..., :0]) for part in latents)
+    assert leakage(placed, labels)["z"]["logistic"] == leakage(latents, labels)["z"]["logistic"]
+
+
 def test_labels_must_fit_the_latents():
     latents, labels = codes()
     with pytest.raises(ValueError, match=r"labels: expected shape \(1500, 3\), one row a latent, got \(500, 3\)"):

@@ -91,9 +91,9 @@ def test_drawn_data_has_a_truth(make_member):
 
 def test_a_judge_is_trained_where_none_is_given(model, splits):
     stages = []
-    result = evaluate(model, *splits, judge_epochs=1, progress=stages.append)
-    assert "training the judge resnet: 1 epochs of 200 pictures" in stages
-    assert "training the judge convnext: 1 epochs of 200 pictures" in stages
+    result = evaluate(model, *splits, progress=stages.append)
+    assert "training the judge resnet: 14 epochs of 200 pictures" in stages
+    assert "training the judge convnext: 14 epochs of 200 pictures" in stages
     assert set(result["judge"]["members"]) == {"resnet", "convnext"}
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from csvae_hub.errors import DataError
 from csvae_hub.evaluation import distance_to_truth
-from csvae_hub.evaluation.truth import other_present
+from csvae_hub.evaluation.truth import donors_of
 from csvae_hub.models import list_models
 
 FIGURES = ("distance", "unedited", "nothing", "moved", "reconstruction")
@@ -118,7 +118,7 @@ def test_data_without_counterfactuals_is_refused(faultless, make_halves):
 
 def test_the_other_picture_has_the_attribute():
     labels = np.array([0, 1, np.nan, 1, 0], np.float32)
-    given = other_present(labels, seed=0)
-    assert len(given) == 5
-    assert set(given.tolist()) <= {1, 3}
-    assert other_present(np.array([0, np.nan], np.float32), seed=0) is None
+    donors = donors_of(labels, seed=0)
+    assert len(donors) == 5
+    assert set(donors.tolist()) <= {1, 3}
+    assert donors_of(np.array([0, np.nan], np.float32), seed=0) is None

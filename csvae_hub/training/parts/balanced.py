@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from csvae_hub.config import check
-from csvae_hub.training.steps import Objective, Part, Step
-
-
-@dataclass(frozen=True)
-class Options:
-    """None."""
+from csvae_hub.training.steps import NoOptions, Objective, Part, Step
 
 
 class Balanced(Part):
@@ -23,7 +17,7 @@ class Balanced(Part):
     An adversary that knows nothing then answers ½, which is also where its entropy is greatest.
     """
 
-    Options = Options
+    Options = NoOptions
     base_rate: Tensor
 
     def __init__(self, options: Any, objective: Objective) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Independent
 
-from csvae_hub.config import check_weights
-from csvae_hub.training.steps import Part, Step
+from csvae_hub.training.steps import Part, Step, Weighted
 
 
 def confusion(q_y: Independent) -> Tensor:
@@ -22,20 +20,10 @@ def confusion(q_y: Independent) -> Tensor:
     return (-0.5 * (F.logsigmoid(logits) + F.logsigmoid(-logits)) - math.log(2)).sum(-1)
 
 
-@dataclass(frozen=True)
-class Options:
-    """weight: of the term."""
-
-    weight: float = 30.0
-
-    def __post_init__(self) -> None:
-        check_weights(self, "parts.confusion")
-
-
 class Confusion(Part):
     """Adds `confusion` of the adversary's answer."""
 
-    Options = Options
+    Options = Weighted
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """The term, where an adversary was asked."""

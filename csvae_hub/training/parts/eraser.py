@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,18 +10,13 @@ from torch import Tensor
 from csvae_hub.config import check
 from csvae_hub.models import AttributeModel
 from csvae_hub.training.parts._common import all_codes
-from csvae_hub.training.steps import Examples, Objective, Part, Step
-
-
-@dataclass(frozen=True)
-class Options:
-    """None."""
+from csvae_hub.training.steps import Examples, NoOptions, Objective, Part, Step
 
 
 class Eraser(Part):
     """Keeps the running moments of the model's `LinearEraser` (`model.erase`), and fits it at the end."""
 
-    Options = Options
+    Options = NoOptions
 
     def __init__(self, options: Any, objective: Objective) -> None:
         super().__init__(options, objective)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from csvae_hub.config import check
 from csvae_hub.training.parts._common import all_codes
-from csvae_hub.training.steps import Examples, Objective, Part, Step
-
-
-@dataclass(frozen=True)
-class Options:
-    """None: `model.flow` is the width."""
+from csvae_hub.training.steps import Examples, NoOptions, Objective, Part, Step
 
 
 class Flow(Part):
     """Fits the model's `ConditionalFlow` to all training data at the beginning of the rest."""
 
-    Options = Options
+    Options = NoOptions
 
     def __init__(self, options: Any, objective: Objective) -> None:
         super().__init__(options, objective)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from csvae_hub.config import check_weights
 from csvae_hub.models import Latents
 from csvae_hub.training.parts._common import sampled_latents
-from csvae_hub.training.steps import Part, Step
+from csvae_hub.training.steps import Part, Step, Weighted
 
 
 def invariance(q_z: Distribution, q_z_edited: Distribution) -> Tensor:
@@ -19,20 +16,10 @@ def invariance(q_z: Distribution, q_z_edited: Distribution) -> Tensor:
     return kl_divergence(q_z, q_z_edited)
 
 
-@dataclass(frozen=True)
-class Options:
-    """weight: of the term."""
-
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_weights(self, "parts.invariance")
-
-
 class Invariance(Part):
     """Compares the posteriors of z on decoded pictures and on the same with other pictures' attributes."""
 
-    Options = Options
+    Options = Weighted
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """`invariance`; its gradient reaches the encoder alone. Nothing while the encoder rests."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from csvae_hub.backbones import Backbone
-from csvae_hub.config import check, check_weights
+from csvae_hub.config import check
 from csvae_hub.training.parts._common import switch_one_attribute
 from csvae_hub.training.steps import Examples, Objective, Part, Step
 
@@ -49,7 +49,6 @@ class Options:
 
     def __post_init__(self) -> None:
         check(self.epochs >= 1, "parts.rest.epochs", "1 or more", self.epochs)
-        check_weights(self, "parts.rest")
 
 
 class Rest(Part):
