@@ -32,7 +32,6 @@ backbone = { name = "mixer", width = 8, features = 16 }
 [trainer]
 epochs = 3
 batch_size = 4
-grid_every_epochs = 0
 """
 
 USE = """
