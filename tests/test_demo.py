@@ -18,7 +18,6 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image, ImageCms
 
-from csvae_hub import hub
 from csvae_hub.cli import main
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.demo import Session, build, session, start
@@ -41,7 +40,7 @@ FRAMES = ((20, 40, 198, 258), (220, 60, 380, 256))
 
 def tiny(**changes):
     torch.manual_seed(0)
-    config = {"attributes": ATTRIBUTES, "shape": (3, 16, 16), "z_dim": 8, "adversary_width": 8}
+    config = {"attributes": ATTRIBUTES, "shape": (3, 16, 16), "z_dim": 8}
     model = create_model(ModelConfig(**config | {"backbone": BackboneConfig(width=4, features=16)} | changes))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -342,7 +341,7 @@ def test_editors_offer_the_packaged_models_of_pictures_and_the_named_one(tmp_pat
     for name, model in {"faces": tiny(), "other": tiny(attributes=("Young", "Hat")), "points": vectors()}.items():
         model.save_pretrained(packaged / name)
     tiny(attributes=("Pale",)).save_pretrained(tmp_path / "mine")
-    monkeypatch.setattr(hub, "PACKAGED", packaged)
+    monkeypatch.setattr("csvae_hub.hub.folder.PACKAGED", packaged)
     editors = Editors(str(tmp_path / "mine"), "cpu")
     assert editors.choices == [("mine", "0"), ("faces", "1"), ("other", "2")]
     assert [editors.name(key) for _, key in editors.choices] == [str(tmp_path / "mine"), "faces", "other"]

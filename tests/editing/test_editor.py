@@ -42,7 +42,7 @@ class Fixed:
 def build(name="csvae", **changes):
     """A tiny model whose edits are strong enough to see."""
     torch.manual_seed(0)
-    fields = {"attributes": ATTRIBUTES, "shape": (3, 16, 16), "z_dim": 8, "adversary_width": 8, "model": name}
+    fields = {"attributes": ATTRIBUTES, "shape": (3, 16, 16), "z_dim": 8, "model": name}
     model = create_model(ModelConfig(**{**fields, "backbone": BackboneConfig(width=4, features=16), **changes}))
     with torch.no_grad():
         for parameter in (*model.parameters(), *(b for n, b in model.named_buffers() if n == "class_means")):
@@ -278,8 +278,8 @@ def test_a_list_is_edited_as_its_photos_are_and_goes_through_the_model_as_one_ba
     photos = [noise(), np.asarray(noise("RGBA", 200, 150)), noise("L")]
     alone = [editor.edit(photo, {"Hat": 1.0}, face="all") for photo in photos]
     batches = []
-    decode = model.decode_tensor
-    monkeypatch.setattr(model, "decode_tensor", lambda latents: batches.append(len(latents)) or decode(latents))
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda latents: batches.append(len(latents)) or decode(latents))
     together = editor.edit(photos, {"Hat": 1.0}, face="all")
     assert batches == [12]  # own and edited
     assert [type(photo) for photo in together] == [type(photo) for photo in photos]
