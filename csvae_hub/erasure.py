@@ -52,9 +52,8 @@ class LinearEraser(nn.Module):
     @torch.no_grad()
     def observe(self, h: Tensor, y: Tensor) -> None:
         """Takes a batch h (B, dim), y (B, attributes) without NaN into the running moments."""
-        m = self.momentum
+        m, n = self.momentum, len(h)
         h, y = h.float(), y.float()
-        n = len(h)
         for buffer, value in (
             (self.mean_h, h.mean(0)),
             (self.mean_y, y.mean(0)),
@@ -177,17 +176,10 @@ class ConditionalFlow(nn.Module):
         learning_rate: float = 2e-3,
         weight_decay: float = 0.3,
     ) -> float:
-        """Finds T_y for codes h (N, dim) and y (N, k) without NaN; starts from where it is.
+        """Finds T_y for codes h (N, dim) and y (N, k), 0 or 1, without NaN; starts from where it is.
 
-        The caller's random state is kept.
-
-        Args:
-            h: the codes.
-            y: 0 or 1.
-            steps: of AdamW, with a cosine schedule; `STEPS` by default.
-            batch_size: in examples.
-            learning_rate: at the start.
-            weight_decay: of both flows.
+        AdamW with a cosine schedule over `steps`, by default `STEPS`, and the weight decay on both flows. The caller's
+        random state is kept.
 
         Returns:
             The mean negative log-likelihood of whitened codes over the last tenth of the steps, in nats.

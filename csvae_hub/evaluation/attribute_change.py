@@ -38,12 +38,13 @@ def attribute_change(
     """Switches each attribute of each picture against its label, one at a time, and asks the judges.
 
     A picture labelled absent is set to True, one labelled present to False, by `model.edit` on latents encoded
-    without labels. All figures are those of the stricter judge, for each attribute and direction. An attribute that
-    a judge can't read on real pictures (ROC AUC below 0.6, or one class missing) is left out.
+    without labels; pictures with a missing label are passed over. All figures are those of the stricter judge, for each
+    attribute and direction. An attribute that a judge can't read on real pictures (ROC AUC below 0.6, or one class
+    missing) is left out.
 
     Args:
         model: a model of images.
-        data: N pictures with the model's attributes; those with a missing label are passed over.
+        data: pictures with the model's attributes.
         judges: know all attributes of the model, and have never seen a picture of `data`.
         latents: what `encode_data` gave for `data`, where it's at hand.
         put_back: measures the photos that it gives instead of the decoded pictures.
@@ -67,11 +68,24 @@ def attribute_change(
         raise ValueError(f"expected a model of images, got one of vectors of shape {model.config.shape}")
     columns = judges.columns(model.attributes)
     data = data.select(model.attributes)
-    draw = (
-        _photos(data, put_back)
-        if put_back
-        else _decoded(model, encode_data(model, data) if latents is None else latents)
-    )
+    if put_back is None:
+        codes = encode_data(model, data) if latents is None else latents
+
+        def draw(rows: Tensor, values: Mapping[str, bool]) -> Iterator[Tensor]:
+            return decode_in_batches(model, edited(model, codes[rows], values) if values else codes[rows])
+    else:
+
+        def draw(rows: Tensor, values: Mapping[str, bool]) -> Iterator[Tensor]:
+            return (put_back(data.batch(part)[0], values) for part in rows.split(BATCH))
+
+    def watched(rows: Tensor, values: Mapping[str, bool], change: Change | None) -> Iterator[Tensor]:
+        """The edited batches, each compared on its way with the unedited one."""
+        if change is None:
+            yield from draw(rows, values)
+            return
+        for after, before in zip(draw(rows, values), draw(rows, {}), strict=True):
+            change.add(before, after)
+            yield after
 
     def judged(batches: Iterator[Tensor]) -> tuple[Tensor, list[Tensor]]:
         probabilities, features = judges.read(batches)
@@ -82,31 +96,26 @@ def attribute_change(
     doubts = [doubt(original[..., i].numpy(), data.labels[:, i]) for i in range(len(columns))]
     trusted = torch.tensor([reason is None for reason in doubts])
     unedited, _ = judged(draw(everything, {}))
-    attributes: dict[str, dict[str, Any]] = {}
+    attributes: dict[str, dict[str, Any]] = {name: {} for name in model.attributes}
     changes = {name: Change() for name in model.attributes if name in LOCAL}
-    for i, name in enumerate(model.attributes):
-        attributes[name] = {}
-        other_attributes = trusted & (torch.arange(len(trusted)) != i)
+    for i, (name, labels) in enumerate(zip(model.attributes, data.labels.T, strict=True)):
+        others = trusted & (torch.arange(len(trusted)) != i)
         for direction, value in DIRECTIONS:
-            labels = data.labels[:, i]
-            chosen = torch.from_numpy(np.flatnonzero(labels == (not value)))
+            chosen, having = (torch.from_numpy(np.flatnonzero(labels == kind)) for kind in (not value, value))
             if len(chosen) == 0:
-                attributes[name][direction] = None
-                attributes[name]["reason"] = without_pictures(labels, value)
+                attributes[name] |= {direction: None, "reason": without_pictures(labels, value)}
                 continue
-            answer, features = judged(_watched(draw, chosen, {name: value}, changes.get(name)))
-            having = torch.from_numpy(np.flatnonzero(labels == value))
-            ratios = [
-                frechet_over_floor(own, judge[having], seed=seed) for own, judge in zip(features, real, strict=True)
-            ]
+            answer, features = judged(watched(chosen, {name: value}, changes.get(name)))
+            before = unedited[:, chosen]
+            ratios = (frechet_over_floor(own, r[having], seed=seed) for own, r in zip(features, real, strict=True))
             attributes[name][direction] = {
-                "wished": _wished(answer[..., i], value) if doubts[i] is None else None,
-                "before": _wished(unedited[:, chosen, i], value) if doubts[i] is None else None,
-                **({} if doubts[i] is None else {"reason": doubts[i]}),
-                "others": _moved(answer, unedited[:, chosen], other_attributes),
-                "others_original": _moved(answer, original[:, chosen], other_attributes),
+                "wished": _wished(answer[..., i], value),
+                "before": _wished(before[..., i], value),
+                "others": _moved(answer, before, others),
+                "others_original": _moved(answer, original[:, chosen], others),
                 "frechet_over_floor": max((ratio for ratio in ratios if ratio is not None), default=None),
                 "count": len(chosen),
+                **({"wished": None, "before": None, "reason": doubts[i]} if doubts[i] else {}),
             }
     found = [entry[d] for entry in attributes.values() for d, _ in DIRECTIONS if entry[d]]
     figures = ("wished", "before", "others", "others_original", "frechet_over_floor")
@@ -123,30 +132,6 @@ def without_pictures(labels: NDArray[np.float32], value: bool) -> str:
     if np.isnan(labels).all():
         return "no picture has a label"
     return f"no picture is labelled {'absent' if value else 'present'}"
-
-
-Draw: TypeAlias = Callable[[Tensor, Mapping[str, bool]], Iterator[Tensor]]
-
-
-def _decoded(model: AttributeModel, latents: Latents) -> Draw:
-    def draw(rows: Tensor, values: Mapping[str, bool]) -> Iterator[Tensor]:
-        return decode_in_batches(model, edited(model, latents[rows], values) if values else latents[rows])
-
-    return draw
-
-
-def _photos(data: AttributeData, put_back: PutBack) -> Draw:
-    return lambda rows, values: (put_back(data.batch(part)[0], values) for part in rows.split(BATCH))
-
-
-def _watched(draw: Draw, rows: Tensor, values: Mapping[str, bool], change: Change | None) -> Iterator[Tensor]:
-    """The edited batches, each compared on its way with the unedited one."""
-    if change is None:
-        yield from draw(rows, values)
-        return
-    for after, before in zip(draw(rows, values), draw(rows, {}), strict=True):
-        change.add(before, after)
-        yield after
 
 
 def _wished(probabilities: Tensor, value: bool) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import torch
 
@@ -12,27 +13,18 @@ from csvae_hub.models import AttributeModel
 
 
 def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[str, float]:
-    """The terms of the negative bound, mean nats per example, at one sample of the posteriors.
+    """The terms of `model.bound`, mean nats per example at one sample of the posteriors, and their sum, `total`.
 
-    This is the paper's bound, without the weights of training and without log p(y). Missing labels are inferred by
-    q(y | x). Only models with the same likelihood can be compared. A VAE bounds log p(x), the others log p(x | y).
-    The caller's random state is kept.
-
-    Args:
-        model: any of the family.
-        data: N examples with the model's attributes.
-        seed: of the samples.
-
-    Returns:
-        The terms of `model.bound` (`reconstruction`, `kl_z` and, with subspaces, `kl_w`) and their sum, `total`;
-        smaller is better.
+    This is the paper's negative bound, without the weights of training and without log p(y); smaller is better.
+    Missing labels are inferred by q(y | x). Only models with the same likelihood can be compared. A VAE bounds
+    log p(x), the others log p(x | y). The caller's random state is kept.
 
     Raises:
         ValueError: a term is not finite.
         UnknownAttributeError: the data lacks an attribute of the model.
     """
     data = data.select(model.attributes)
-    sums: dict[str, float] = {}
+    sums: defaultdict[str, float] = defaultdict(float)
     devices = [model.device] if model.device.type == "cuda" else []
     with evaluating(model), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -41,7 +33,7 @@ def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[
             if model.config.is_image and model.config.shape[0] == 1:
                 x = x.mean(1, keepdim=True)
             for name, term in model.bound(model(x, y), x).items():
-                sums[name] = sums.get(name, 0.0) + term.double().sum().item()
+                sums[name] += term.double().sum().item()
     means = {name: value / len(data) for name, value in sums.items()}
     for name, value in means.items():
         if not math.isfinite(value):

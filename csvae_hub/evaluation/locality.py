@@ -20,20 +20,18 @@ LOCAL = {
 
 
 class Change:
-    """The mean absolute change at each place over the edits of one attribute."""
+    """The sum of the absolute change at each place over the edits of one attribute."""
 
     def __init__(self) -> None:
         self.total = torch.zeros(())
-        self.count = 0
 
     def add(self, before: Tensor, after: Tensor) -> None:
         """Takes pictures (B, C, H, W) in, unedited and edited."""
         self.total = self.total + (after - before).abs().mean(1).double().sum(0)
-        self.count += len(after)
 
     def ratios(self, part: str) -> dict[str, float] | None:
         """Mean change in the part and in the `border` (outer tenth), over that of the cell that changes most."""
-        if self.count == 0 or not self.total.any():
+        if not self.total.any():
             return None
         height, width = self.total.shape
         largest = F.adaptive_avg_pool2d(self.total[None], CELLS).max()

@@ -12,18 +12,11 @@ FEWEST = 10
 
 
 def frechet_over_floor(edited: Tensor, real: Tensor, *, seed: int = 0) -> float | None:
-    """Fréchet distance of features of edited and real pictures, over that between two halves of the real ones.
+    """Fréchet distance of features of edited (N, D) and real pictures (M, D), over that between halves of the real.
 
-    The three sets are drawn at random and equally large, so that their number does not matter: pictures that are as the
-    real ones score about 1.
-
-    Args:
-        edited: features (N, D).
-        real: features (M, D) of real pictures that have what was wished.
-        seed: of the draws.
-
-    Returns:
-        The ratio; None with fewer than ten pictures a set, or where the halves are equal.
+    The real pictures have what was wished. The three sets are drawn at random and equally large, so that their number
+    does not matter: pictures that are as the real ones score about 1. None with fewer than ten pictures a set, or
+    where the halves are equal.
 
     Raises:
         MissingExtraError: torchmetrics is missing.
@@ -39,23 +32,16 @@ def frechet_over_floor(edited: Tensor, real: Tensor, *, seed: int = 0) -> float 
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    r"""$|\mu_1 - \mu_2|^2 + \operatorname{tr}(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2})$ of two sets (N, D).
-
-    Raises:
-        MissingExtraError: torchmetrics is missing.
-    """
+    r"""$|\mu_1 - \mu_2|^2 + \operatorname{tr}(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1 \Sigma_2)^{1/2})$ of sets (N, D)."""
     metric = require("torchmetrics.image.fid", "eval").FrechetInceptionDistance(_Features(first.shape[1]))
     metric.update(first.double(), real=True)
     metric.update(second.double(), real=False)
     return max(float(metric.compute()), 0.0)
 
 
-class _Features(nn.Module):
+class _Features(nn.Identity):
     """Stands for the network that torchmetrics asks: the features are there already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features

@@ -69,22 +69,21 @@ def evaluate(
     if device is not None:
         model.to(device)
     test_data = splits["test"]
-    result: dict[str, Any] = {
-        "model": model.config.model,
-        "attributes": list(model.attributes),
-        "seed": seed,
-        "data": {name: {"count": len(data), "fingerprint": data.fingerprint} for name, data in splits.items()},
-        "judge": None,
-    }
     say("encoding the three splits")
     encoded, labelled = (
         tuple(encode_data(model, data, labelled=told) for data in splits.values()) for told in (False, True)
     )
     test = encoded[2]
     say("reconstruction and bound")
-    result["reconstruction"] = reconstruction(model, test_data, test)
-    result["bound"] = bound(model, test_data, seed=seed)
-    result["attribute_change"] = result["photos"] = None
+    result: dict[str, Any] = {
+        "model": model.config.model,
+        "attributes": list(model.attributes),
+        "seed": seed,
+        "data": {name: {"count": len(data), "fingerprint": data.fingerprint} for name, data in splits.items()},
+        "reconstruction": reconstruction(model, test_data, test),
+        "bound": bound(model, test_data, seed=seed),
+        **dict.fromkeys(("judge", "attribute_change", "photos", "truth")),
+    }
     if model.config.is_image:
         if judges is None:
             judges = train_judges(splits["train"], seed=seed, device=model.device, progress=progress)
@@ -99,13 +98,11 @@ def evaluate(
             result["photos"] = attribute_change(model, some, judges, put_back=put_back(model), seed=seed)
     else:
         result["reason"] = "the model takes vectors: there are no judges of edited pictures"
-    result["truth"] = None
     if test_data.has_counterfactuals:
         say("distance to the truth")
         result["truth"] = distance_to_truth(model, test_data, test, seed=seed)
     say("variety")
     result["variety"] = variety(model, test_data, test, seed=seed)
     say("leakage")
-    labels = (splits["train"].labels, splits["valid"].labels, test_data.labels)
-    result["leakage"] = leakage(encoded, labels, labelled, seed=seed)
+    result["leakage"] = leakage(encoded, [data.labels for data in splits.values()], labelled, seed=seed)
     return result
