@@ -17,9 +17,10 @@ from PIL import Image
 from csvae_hub import hub
 from csvae_hub.data import AttributeData, load_data
 from csvae_hub.editing.aligned import put_back
-from csvae_hub.evaluation import Judges, attribute_change, evaluate, markdown_table, reconstruction, train_judges
+from csvae_hub.evaluation import Judges, attribute_change, evaluate, reconstruction, train_judges
 from csvae_hub.hub import CARD, replacing
 from csvae_hub.hub.card import make_card, with_results
+from csvae_hub.hub.card_tables import figures
 from csvae_hub.images import grid, load_images
 from csvae_hub.models import CSVAE
 from csvae_hub.training import load_recipe, train
@@ -47,7 +48,7 @@ def main() -> None:
     result["command"] = "csvae eval celeba-64 --data FOLDER --judges runs/judges -o evaluation.json"
     hub.write_json(arguments.weights / "evaluation.json", result)
     renew_card(arguments.weights / CARD, result)
-    print(markdown_table(result))
+    print(figures(result, model.attributes))
     valid = {
         "command": "python benchmarks/celeba_64.py --data FOLDER",
         "split": "valid",

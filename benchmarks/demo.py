@@ -36,7 +36,7 @@ SIDE = 1000
 COLOURS = 255
 """Of the screenshot, so that it stays small."""
 CHANGED = """async ([id, act, value]) => {
-  const after = () => document.querySelectorAll('#compare img')[1];
+  const after = () => document.querySelector('#after img');
   const old = after().src, start = performance.now();
   const part = document.querySelector(id);
   if (act === 'slide') { part.value = value; part.dispatchEvent(new Event('input', {bubbles: true})); }
@@ -143,15 +143,15 @@ def measure_browser(changes: int, screenshot: Path | None) -> dict[str, Any]:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=switches)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(address)
-        page.wait_for_selector("#compare img")
+        page.wait_for_selector("#after img")
         if screenshot is not None:
             take(page, screenshot)
         page.click("#photo button[aria-label='Remove Image']")
-        page.wait_for_selector("#compare img", state="detached")
+        page.wait_for_selector("#after img", state="detached")
         page.set_input_files("#photo input[type=file]", path)
-        page.wait_for_selector("#compare img")
+        page.wait_for_selector("#after img")
         page.click("#close-up input")
-        page.wait_for_function(f"() => document.querySelectorAll('#compare img')[1].naturalWidth === {SIDE}")
+        page.wait_for_function(f"() => document.querySelector('#after img').naturalWidth === {SIDE}")
         sliders = page.locator("#sliders input[type=range]:visible").count()
 
         def slide(i: int, value: float) -> float:

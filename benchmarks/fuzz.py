@@ -107,9 +107,12 @@ class Judge:
     def check(self, model: AttributeModel, base: str, files: Files) -> tuple[str, str]:
         """Whether a model is what its files say: outcome and finding."""
         state, stored = model.state_dict(), tensors(files[hub.WEIGHTS])
-        for name, content in ((hub.CONFIG, model.config), (hub.PREPROCESSOR, model.preprocessor)):
-            said = json.loads(files[name])
-            if not _agrees({key: said[key] for key in said if "version" not in key}, to_dict(content)):
+        said = {name: json.loads(files[name]) for name in (hub.CONFIG, hub.PREPROCESSOR)}
+        for name, fields, content in (
+            (hub.CONFIG, hub.upgraded(said[hub.CONFIG]), model.config),
+            (hub.PREPROCESSOR, said[hub.PREPROCESSOR], model.preprocessor),
+        ):
+            if not _agrees(fields, to_dict(content)):
                 return "", f"{name} says other than the model has"
         if state.keys() != stored.keys() or not all(
             torch.equal(state[name], stored[name].to(state[name])) for name in state

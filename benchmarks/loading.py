@@ -34,16 +34,13 @@ def measure(part: str, folder: Path) -> dict[str, float]:
     from safetensors.torch import load_file
 
     from csvae_hub import hub
-    from csvae_hub.config import ModelConfig, from_dict
     from csvae_hub.models import CSVAE
 
     torch.set_num_threads(1)
     torch.rand(10, 10) @ torch.rand(10, 10)
     path = folder / hub.WEIGHTS
     path.read_bytes()
-    kept = ("format_version", "csvae_hub_version")
-    fields = hub.upgraded(hub.read_config(folder))
-    config = from_dict(ModelConfig, {k: v for k, v in fields.items() if k not in kept})
+    config = hub.read_model_config(folder)
 
     def meta() -> object:
         with torch.device("meta"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import re
 import reprlib
 import types
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from csvae_hub.errors import ConfigError, did_you_mean
+from csvae_hub.text import is_printable
 
 FORMAT_VERSION = 1
 MAX_PARAMETER_SIZE = 4096
@@ -33,35 +36,21 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
         raise ConfigError(f"{place}: expected an object of named fields, got {type(values).__name__}")
     mapping = typing.cast("Mapping[Any, Any]", values)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(Any, cls))}
+    prefix = f"{where}." if where else ""
     for key in mapping:
         if key not in fields:
-            name = f"{where}.{key}" if where else str(key)
             remedy = did_you_mean(str(key), fields) or " remove it."
-            raise ConfigError(f"unknown key {shown(name)}:{remedy} Known here: {', '.join(fields)}")
-    hints = typing.get_type_hints(cls)
-    arguments: dict[str, Any] = {}
+            raise ConfigError(f"unknown key {shown(f'{prefix}{key}')}:{remedy} Known here: {', '.join(fields)}")
     for name, f in fields.items():
-        path = f"{where}.{name}" if where else name
-        if name in mapping:
-            arguments[name] = _convert(hints[name], mapping[name], path)
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"missing key {shown(path)}: {cls.__name__} can't do without it")
-    return cls(**arguments)
+        if name not in mapping and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"missing key {shown(prefix + name)}: {cls.__name__} can't do without it")
+    hints = typing.get_type_hints(cls)
+    return cls(**{key: _convert(hints[key], value, prefix + key) for key, value in mapping.items()})
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Gives a dataclass as plain JSON types: the inverse of `from_dict`."""
-    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_dict(value)
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in typing.cast("Mapping[str, Any]", value).items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in typing.cast("list[Any]", value)]
-    return value
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
@@ -69,26 +58,23 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if hint is Any:
         return value
     if origin in (types.UnionType, typing.Union):
+        *options, last = [a for a in arguments if a is not type(None)]
         if value is None and type(None) in arguments:
             return None
-        options = [a for a in arguments if a is not type(None)]
-        for option in options[:-1]:
-            try:
+        for option in options:
+            with contextlib.suppress(ConfigError):
                 return _convert(option, value, path)
-            except ConfigError:
-                continue
-        return _convert(options[-1], value, path)
+        return _convert(last, value, path)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, typing.cast(type, hint)) else from_dict(typing.cast(Any, hint), value, path)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{shortened(path)}: expected a list, got {shown(value)}")
         values = typing.cast("list[Any]", value)
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_convert(arguments[0], v, f"{path}[{i}]") for i, v in enumerate(values))
-        if len(values) != len(arguments):
-            raise ConfigError(f"{shortened(path)}: expected {len(arguments)} values, got {len(values)}")
-        return tuple(_convert(a, v, f"{path}[{i}]") for i, (a, v) in enumerate(zip(arguments, values, strict=True)))
+        kinds = arguments[:1] * len(values) if arguments[1:] == (Ellipsis,) else arguments
+        if len(values) != len(kinds):
+            raise ConfigError(f"{shortened(path)}: expected {len(kinds)} values, got {len(values)}")
+        return tuple(_convert(kind, v, f"{path}[{i}]") for i, (kind, v) in enumerate(zip(kinds, values, strict=True)))
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{shortened(path)}: expected an object of named fields, got {shown(value)}")
@@ -153,12 +139,10 @@ class AttributePrior:
     present_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("absent_loc", "present_loc"):
-            value = getattr(self, name)
-            check(abs(value) < float("inf"), f"priors.{name}", "a finite number", value)
-        for name in ("absent_scale", "present_scale"):
-            value = getattr(self, name)
-            check(0 < value < float("inf"), f"priors.{name}", "a positive number", value)
+        for name, value in vars(self).items():
+            positive = name.endswith("scale")
+            expected = "a positive number" if positive else "a finite number"
+            check(abs(value) < float("inf") and not (positive and value <= 0), f"priors.{name}", expected, value)
 
 
 @dataclass(frozen=True)
@@ -191,12 +175,8 @@ class LikelihoodConfig:
     scale: float = 0.1414213562
 
     def __post_init__(self) -> None:
-        check(
-            self.name in ("gaussian", "laplace", "bernoulli"),
-            "likelihood.name",
-            "gaussian, laplace or bernoulli",
-            self.name,
-        )
+        known = self.name in ("gaussian", "laplace", "bernoulli")
+        check(known, "likelihood.name", "gaussian, laplace or bernoulli", self.name)
         check(0 < self.scale < float("inf"), "likelihood.scale", "a positive number", self.scale)
 
 
@@ -235,21 +215,20 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check(0 < len(self.attributes) <= MAX_PARAMETER_SIZE, "attributes", "at least one name", self.attributes)
         check(all(self.attributes), "attributes", "names that are not empty", self.attributes)
+        printed = "names without control characters or changes of writing direction"
+        check(all(map(is_printable, self.attributes)), "attributes", printed, self.attributes)
         check(len(set(self.attributes)) == len(self.attributes), "attributes", "each name once", self.attributes)
-        sizes = {"z_dim": self.z_dim, "w_dim": self.w_dim} | {
-            f"adversary[{i}]": width for i, width in enumerate(self.adversary)
-        }
-        for name, value in sizes.items():
+        widths = ((f"adversary[{i}]", width) for i, width in enumerate(self.adversary))
+        for name, value in (("z_dim", self.z_dim), ("w_dim", self.w_dim), *widths):
             check(1 <= value <= MAX_PARAMETER_SIZE, name, f"1 to {MAX_PARAMETER_SIZE}", value)
         check(len(self.adversary) <= 8, "adversary", "at most 8 layers", self.adversary)
         check(0 <= self.flow <= MAX_PARAMETER_SIZE, "flow", f"0 to {MAX_PARAMETER_SIZE}", self.flow)
         check(0 <= self.min_scale < 1, "min_scale", "0 or more, less than 1", self.min_scale)
         check(not self.flow or self.z_dim > 1, "flow", "0 where z_dim is 1", self.flow)
         check(not (self.flow and self.erase), "flow", "0 where erase is on: one of the two", self.flow)
-        if len(self.shape) == 3:
-            channels, height, width = self.shape
-            check(channels in (1, 3), "shape", "1 or 3 channels first", self.shape)
-            square = height == width and height in (16, 32, 64, 128, 256)
+        if self.is_image:
+            check(self.shape[0] in (1, 3), "shape", "1 or 3 channels first", self.shape)
+            square = self.shape[1] == self.shape[2] in (16, 32, 64, 128, 256)
             check(square, "shape", "(C, H, W) with H = W a power of two from 16 to 256", self.shape)
         else:
             check(len(self.shape) == 1, "shape", "(C, H, W) for images or (D,) for vectors", self.shape)
@@ -262,8 +241,8 @@ class ModelConfig:
             vector = not (self.flow or self.erase or self.correction)
             check(vector, "z_grid", "1 where flow, erase or correction is on", self.z_grid)
         for name in self.priors:
-            known = name in self.attributes
-            check(known, "priors", f"attributes of this model ({', '.join(self.attributes)})", name)
+            names = f"attributes of this model ({', '.join(self.attributes)})"
+            check(name in self.attributes, "priors", names, name)
 
     @property
     def is_image(self) -> bool:

@@ -125,11 +125,7 @@ def unknown_attribute(name: str, known: Iterable[str], owner: str = "This model"
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Imports and gives a module that an extra of the library brings.
-
-    Raises:
-        MissingExtraError: it, or a package that it needs, is not installed; the text holds the install line.
-    """
+    """Imports and gives a module that an extra brings; raises `MissingExtraError` with the install line without it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -19,6 +19,7 @@ from PIL import Image, ImageSequence
 from csvae_hub import CSVAE, FaceEditor
 from csvae_hub.editing import FORMATS
 from csvae_hub.errors import FaceError
+from csvae_hub.images import open_image
 
 Frame, Points = NDArray[np.uint8], NDArray[np.float64]
 PILLOW = (".gif", ".png", ".apng", ".webp")
@@ -89,9 +90,9 @@ def read_clip(path: Path) -> tuple[list[Frame], float]:
     """Frames (H, W, 3), and how many a second; folders have 25."""
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in FORMATS)
-        return [np.array(Image.open(file).convert("RGB")) for file in files], 25.0
+        return [np.array(open_image(file).convert("RGB")) for file in files], 25.0
     if path.suffix.lower() in PILLOW:
-        with Image.open(path) as clip:
+        with Image.open(path, formats=("GIF", "PNG", "WEBP")) as clip:
             frames = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(clip)]
             return frames, 1000 / (clip.info.get("duration") or 40)
     import cv2

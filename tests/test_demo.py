@@ -25,7 +25,7 @@ from csvae_hub.demo import Session, build, session, start
 from csvae_hub.demo.editors import Editors
 from csvae_hub.demo.plane import CELLS, SIDE, Plane, decoded_faces, with_marks
 from csvae_hub.demo.session import HIGHEST, LOWEST, VIEW_SIDE, read_file
-from csvae_hub.editing import Face, FaceEditor
+from csvae_hub.editing import Face, FaceEditor, read_mark
 from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError, MissingExtraError, NoFaceError, UnknownAttributeError
 from csvae_hub.images import CELEBA_LANDMARKS
@@ -164,6 +164,14 @@ def test_clicks_beyond_the_picture_are_taken_to_its_border(here):
     assert here._changes[0]["Smiling"] == here._plane().point(0, SIDE)
 
 
+def test_download_is_marked_where_something_is_changed(here, tmp_path):
+    (tmp_path / "a.png").write_bytes(here.download())
+    assert read_mark(tmp_path / "a.png") is None
+    here.move("Smiling", 1.25)
+    (tmp_path / "a.png").write_bytes(here.download())
+    assert read_mark(tmp_path / "a.png")["edits"][0]["parameters"] == "a model; Smiling=1.25"
+
+
 def test_reset_takes_back_the_changes_of_all_faces(here):
     here.move("Young", 1.5)
     here.choose(1)
@@ -207,9 +215,9 @@ def test_levels_are_read_from_the_photo_until_they_are_set(here, editor):
 
 
 def test_first_edit_turns_an_attribute_that_the_model_has(here):
-    there = here.level("Hat")
+    wished = float(here.level("Hat") < 0.5)
     here.turn(("Beard", "Hat", "Young"))
-    assert here.level("Hat") == (0.0 if there >= 0.5 else 1.0)
+    assert here.level("Hat") == wished
     assert (here.shown, list(here._changes[0])) == ("Hat", ["Hat"])
     here.reset()
     here.turn(("Beard",))
@@ -336,7 +344,8 @@ def test_editors_offer_the_packaged_models_of_pictures_and_the_named_one(tmp_pat
     tiny(attributes=("Pale",)).save_pretrained(tmp_path / "mine")
     monkeypatch.setattr(hub, "PACKAGED", packaged)
     editors = Editors(str(tmp_path / "mine"), "cpu")
-    assert [word for word, _ in editors.choices] == ["mine", "faces", "other"]
+    assert editors.choices == [("mine", "0"), ("faces", "1"), ("other", "2")]
+    assert [editors.name(key) for _, key in editors.choices] == [str(tmp_path / "mine"), "faces", "other"]
     assert editors.most == 3
     assert list(editors.attributes["other"]) == ["Young", "Hat"]
     assert editors["other"].model.attributes == ("Young", "Hat")

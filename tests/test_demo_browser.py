@@ -253,12 +253,15 @@ def test_what_cannot_be_edited_is_said_in_the_librarys_words(page, tmp_path, con
     path = tmp_path / "wrong.png"
     path.write_text(content) if isinstance(content, str) else content.save(path)
     open_photo(page, path)()
-    page.get_by_text(words).first.wait_for()
+    page.locator("#message").get_by_text(words).wait_for()
+    time.sleep(1)
+    assert page.locator("#message").get_by_text(words).is_visible()  # it stays
     assert "Traceback" not in page.content()
     page.wait_for_selector("#after img", state="detached")
     assert page.locator("#download").is_disabled()
     page.click("#example")
     page.wait_for_selector("#after img")
+    assert not page.get_by_text(words).count()
     assert page.locator("#download").is_enabled()
 
 

@@ -26,7 +26,7 @@ RECIPE = """
 attributes = ["Hat"]
 shape = [3, 16, 16]
 z_dim = 4
-adversary_width = 8
+adversary = [8, 8]
 backbone = { name = "mixer", width = 8, features = 16 }
 
 [trainer]

@@ -41,12 +41,8 @@ def register_backbone(name: str) -> Callable[[B], B]:
 
 
 def list_backbones() -> list[str]:
-    """The names that `BackboneConfig.name` may take, sorted.
-
-    Warns:
-        UserWarning: an installed package offers a backbone that can't be used; it is left out.
-    """
-    offered = _offered()
+    """Gives the names that `BackboneConfig.name` may take, sorted. Warns of an installed one that can't be used."""
+    offered = entry_points(group=GROUP)
     for name in sorted(offered.names):
         try:
             _load(name, offered)
@@ -71,22 +67,28 @@ def create_backbone(
 
 
 def find_backbone(config: BackboneConfig) -> type[Backbone]:
-    """Gives the class that `config.name` names.
-
-    A name that isn't registered is looked for among the entry points of installed packages. A config can't make
-    anything else be imported.
+    """Gives the class that `config.name` names: a registered one, or that of an installed package's entry point.
 
     Raises:
         ConfigError: no such backbone, or the package that brings it is missing, another or broken.
     """
     name = config.name
     if name not in _BACKBONES:
-        offered = _offered()
+        offered = entry_points(group=GROUP)
         if name not in offered.names:
-            raise _unknown(config, {*_BACKBONES, *offered.names})
+            if config.package:
+                raise ConfigError(
+                    f"backbone {shown(name)} comes with the package {config.package!r}, which is not installed here."
+                    f" If you trust it: pip install {config.package}"
+                )
+            known = {*_BACKBONES, *offered.names}
+            raise ConfigError(
+                f"unknown backbone {shown(name)}:{did_you_mean(name, known)} Known: {', '.join(sorted(known))}"
+            )
         _load(name, offered)
     package = package_of(name)
-    if config.package and package and _same(config.package) != _same(package):
+    one, other = (re.sub(r"[-_.]+", "-", each).lower() for each in (config.package, package))  # as the index compares
+    if one and other and one != other:
         raise ConfigError(
             f"backbone {name!r}: expected that of package {config.package!r}, got that of {package!r}, which is"
             f" installed here: uninstall {package} and install {config.package}"
@@ -95,46 +97,36 @@ def find_backbone(config: BackboneConfig) -> type[Backbone]:
 
 
 def package_of(name: str) -> str:
-    """The installed package whose entry point gives a backbone; "" for csvae-hub's own and for no package."""
+    """Gives the package whose entry point is a backbone; "" for csvae-hub's own and for none. Imports nothing."""
     cls = _BACKBONES.get(name)
     if cls is not None and cls.__module__.startswith("csvae_hub.backbones."):
         return ""
-    entries = [entry for entry in _offered().select(name=name) if cls is None or _gives(entry, cls)]
-    return _package(entries[0]) if len(entries) == 1 else ""
+    entries = entry_points(group=GROUP, name=name)
+    if cls is not None:
+        entries = [entry for entry in entries if _loaded(entry) is cls]
+    packages = [_package(entry) for entry in entries]
+    return packages[0] if len(packages) == 1 else ""
 
 
 def with_package(config: BackboneConfig) -> BackboneConfig:
-    """The config with the name of the package that brings its backbone, so that saved weights can tell who lacks it."""
+    """Gives the config with the package that brings its backbone, so that saved weights can name it to who lacks it."""
     return replace(config, package=config.package or package_of(config.name))
-
-
-def _offered() -> EntryPoints:
-    return entry_points(group=GROUP)
 
 
 def _package(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else ""
 
 
-def _gives(entry: EntryPoint, cls: type[Backbone]) -> bool:
-    """Whether an entry point stands for a class; nothing is imported for the answer."""
+def _loaded(entry: EntryPoint) -> object:
+    """What an entry point stands for, if its module is imported already."""
     found: object = sys.modules.get(entry.module)
     for name in entry.attr.split("."):
         found = getattr(found, name, None)
-    return found is cls
-
-
-def _same(package: str) -> str:
-    """A package's name as the package index compares it."""
-    return re.sub(r"[-_.]+", "-", package).lower()
+    return found
 
 
 def _load(name: str, offered: EntryPoints) -> None:
-    """Registers the backbone that an entry point gives; on an error the registry is left as it was.
-
-    Raises:
-        ConfigError: two packages offer the name, it is taken, or loading fails; the package is named.
-    """
+    """Registers the backbone of an entry point; on an error the registry is left as it was."""
     entries = offered.select(name=name)
     packages = sorted(_package(entry) for entry in entries)
     if len(packages) > 1:
@@ -151,14 +143,3 @@ def _load(name: str, offered: EntryPoints) -> None:
             f"backbone {name!r} of package {packages[0]!r} can't be loaded ({type(error).__name__}: {error}):"
             f" upgrade or uninstall {packages[0]}"
         ) from error
-
-
-def _unknown(config: BackboneConfig, known: set[str]) -> ConfigError:
-    if config.package:
-        return ConfigError(
-            f"backbone {shown(config.name)} comes with the package {config.package!r}, which is not installed here."
-            f" If you trust it: pip install {config.package}"
-        )
-    return ConfigError(
-        f"unknown backbone {shown(config.name)}:{did_you_mean(config.name, known)} Known: {', '.join(sorted(known))}"
-    )

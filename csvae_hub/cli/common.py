@@ -19,7 +19,6 @@ from csvae_hub.errors import MissingExtraError
 from csvae_hub.text import printable
 
 if TYPE_CHECKING:
-    from csvae_hub.config import ModelConfig
     from csvae_hub.editing import EncodedPhoto, FaceEditor
     from csvae_hub.editing.selection import Which
     from csvae_hub.models import AttributeModel, Latents
@@ -28,20 +27,18 @@ if TYPE_CHECKING:
 class FaceChoice(click.ParamType):
     """One of some words, or a number from 0."""
 
-    name = "face"
-
     def __init__(self, *words: str) -> None:
-        self.words = words
+        self.words, self.name = words, "|".join((*words, "N"))
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """Gives the placeholder in the help."""
-        return "|".join((*self.words, "N"))
+        return self.name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Gives the word, or the number."""
-        if value in self.words or isinstance(value, int):
+        if value in self.words:
             return value
-        if not re.fullmatch("[0-9]{1,9}", value):
+        if not re.fullmatch("[0-9]{1,9}", str(value)):
             words = ", ".join(self.words)
             self.fail(f"expected {words} or a number from 0, counting the largest first; got {value!r}", param, ctx)
         return int(value)
@@ -78,13 +75,11 @@ aligned_option = click.option(
 )
 
 
-def one_face(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options that choose the face of a photo, a model and a device."""
-    words = "The face of a photo; N counts from 0, largest first."
-    face = click.option("--face", type=FaceChoice("largest"), default="largest", show_default=True, help=words)
-    for add in (device_option, model_option, aligned_option, face):
-        command = add(command)
-    return command
+def face_options(*words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the options that choose the face of a photo by a word or a number, a model and a device."""
+    text = "The face of a photo; N counts from 0, largest first."
+    face = click.option("--face", type=FaceChoice(*words), default="largest", show_default=True, help=text)
+    return lambda command: face(aligned_option(model_option(device_option(command))))
 
 
 def echo(line: object, err: bool = False) -> None:
@@ -95,10 +90,15 @@ def echo(line: object, err: bool = False) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
 
 
+def echo_lines(text: str) -> None:
+    """Prints a text of several lines."""
+    for line in text.splitlines():
+        echo(line)
+
+
 def print_json(content: Mapping[str, Any]) -> None:
     """Prints JSON for programs, in ASCII, so that it stays JSON in any encoding of the stream."""
-    for line in json.dumps(content, indent=2).splitlines():
-        echo(line)
+    echo_lines(json.dumps(content, indent=2))
 
 
 def prepare_streams() -> None:
@@ -109,30 +109,6 @@ def prepare_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def read_model(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
-    """Gives the content of a weights folder's JSON files, and the config once it passed the checks of loading.
-
-    Imports no torch.
-
-    Raises:
-        WeightsError: a file is missing or corrupt, or leads out of the folder.
-        ConfigError: a field of config.json can't be right.
-    """
-    from csvae_hub import hub
-    from csvae_hub.config import ModelConfig, from_dict
-    from csvae_hub.hub.safe_files import inside
-
-    content = {"config": hub.read_config(folder)}
-    header = ("format_version", "csvae_hub_version")
-    config = from_dict(ModelConfig, {k: v for k, v in hub.upgraded(content["config"]).items() if k not in header})
-    content["preprocessor"] = hub.read_json(inside(folder, hub.PREPROCESSOR))
-    for key in ("training", "evaluation"):
-        path = inside(folder, f"{key}.json")
-        if path.is_file():
-            content[key] = hub.read_json(path)
-    return content, config
 
 
 def check_device(device: str | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,36 +23,18 @@ VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a pict
 @click.command("edit")
 @click.argument("arguments", nargs=-1, required=True, metavar="INPUTS... NAME=VALUE...")
 @click.option("-o", "--output", required=True, type=common.FilePath(), help="A picture, or a folder.")
-@click.option(
-    "--face",
-    type=common.FaceChoice("largest", "all"),
-    default="largest",
-    show_default=True,
-    help="The faces of a photo to edit; N counts from 0, largest first.",
-)
-@common.aligned_option
+@common.face_options("largest", "all")
 @click.option(
     "--keep-size/--no-keep-size",
     default=True,
     show_default=True,
     help="Write the whole picture in its own size, or only the face, as the model draws it at its own size.",
 )
-@common.model_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
+@click.option("--mark/--no-mark", default=True, show_default=True, help="Mark edited pictures as such, in XMP.")
 @click.option(
-    "--mark/--no-mark",
-    default=True,
-    show_default=True,
-    help="Write into each edited picture that it is one, with model and values (XMP).",
+    "--max-megapixels", type=click.FloatRange(min=0.01), default=100, help="Larger ones fail.  [default: 100]"
 )
-@click.option(
-    "--max-megapixels",
-    type=click.FloatRange(min=0.01),
-    default=100,
-    show_default=True,
-    help="Refuse larger pictures; each megapixel may take 12 MB.",
-)
-@common.device_option
 @common.json_option
 def command(
     arguments: tuple[str, ...],
@@ -79,11 +62,17 @@ def command(
         common.check_path(argument)
     changes = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
     inputs = [Path(argument) for argument in arguments if argument not in changes]
-    parsed = _parse_changes(changes)
+    if not changes:
+        raise click.UsageError("nothing to change: expected at least one NAME=VALUE, such as Smiling=1")
+    names = [change.partition("=")[0] for change in changes]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise click.UsageError(f"{twice[0]!r} is given twice: give each attribute one value")
+    parsed = dict(map(_parse_change, changes))
     if face == "all" and not keep_size:
         raise click.UsageError("--no-keep-size writes one face a photo: leave out --face all, or give --face N")
     from csvae_hub import opening
     from csvae_hub.editing import PlanError, edit_files, left_out, plan_files
+    from csvae_hub.editing.xmp import SOURCE_TYPE
 
     opening.MAX_PIXELS = int(1e6 * max_megapixels)
     try:
@@ -106,10 +95,12 @@ def command(
             model_name=model_name,
             advance=advance,
         )
-    _report(outcomes, model_name, output, as_json, others)
+    _report(outcomes, model_name, output, as_json, others, SOURCE_TYPE if mark else None)
 
 
-def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool, others: list[str]) -> None:
+def _report(
+    outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_json: bool, others: list[str], mark: str | None
+) -> None:
     """Prints the outcome of every picture. Exits with 1 where one failed."""
     done = {job: outcome for job, outcome in outcomes.items() if not outcome.error}
     failed = {job: outcome.error for job, outcome in outcomes.items() if outcome.error}
@@ -122,7 +113,7 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
             for job, one in done.items()
         ]
         failures = [{"input": str(job.source), "error": error} for job, error in failed.items()]
-        common.print_json({"model": model_name, "edited": edited, "failed": failures, "left_out": others})
+        common.print_json({"model": model_name, "edited": edited, "failed": failures, "left_out": others, "mark": mark})
     else:
         common.echo(f"{len(done)} of {len(outcomes)} written to {output}")
     for line in others:
@@ -140,32 +131,22 @@ def _report(outcomes: Mapping[Job, Outcome], model_name: str, output: Path, as_j
         sys.exit(1)
 
 
-def _parse_changes(changes: Sequence[str]) -> dict[str, Any]:
-    if not changes:
-        raise click.UsageError("nothing to change: expected at least one NAME=VALUE, such as Smiling=1")
-    values: dict[str, Any] = {}
-    for change in changes:
-        name, _, text = change.partition("=")
-        if name in values:
-            raise click.UsageError(f"{name!r} is given twice: give each attribute one value")
-        values[name] = _parse_value(name, text)
-    return values
-
-
-def _parse_value(name: str, text: str) -> Any:
+def _parse_change(change: str) -> tuple[str, Any]:
+    """The name and the value of NAME=VALUE."""
+    name, _, text = change.partition("=")
     words: dict[str, Any] = {"true": True, "false": False, "sample": "sample"}
     if text.lower() in words:
-        return words[text.lower()]
+        return name, words[text.lower()]
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         if Path(text).is_file():
-            return Path(text)
+            return name, Path(text)
         common.check_path(text)
-        raise click.UsageError(f"{name}={text}: expected {VALUES}, got {text!r}") from None
-    if not all(abs(number) < float("inf") for number in numbers):
-        raise click.UsageError(f"{name}={text}: expected finite numbers, got {text!r}")
-    return numbers if len(numbers) > 1 else numbers[0]
+        raise click.UsageError(f"{change}: expected {VALUES}, got {text!r}") from None
+    if not all(map(math.isfinite, numbers)):
+        raise click.UsageError(f"{change}: expected finite numbers, got {text!r}")
+    return name, numbers if len(numbers) > 1 else numbers[0]
 
 
 def _value_for(editor: FaceEditor | AttributeModel, name: str, value: Any) -> Any:
@@ -174,9 +155,8 @@ def _value_for(editor: FaceEditor | AttributeModel, name: str, value: Any) -> An
 
     model = editor if isinstance(editor, AttributeModel) else editor.model
     model.index(name)
-    if isinstance(value, list):
-        if not isinstance(model, CSVAE):
-            raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
-        if len(value) != model.config.w_dim:
-            raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
+    if isinstance(value, list) and not isinstance(model, CSVAE):
+        raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
+    if isinstance(value, list) and len(value) != model.config.w_dim:
+        raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
     return common.encode_face(editor, value, "largest")[0] if isinstance(value, Path) else value

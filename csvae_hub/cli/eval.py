@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from csvae_hub.cli.common import FilePath, check_device, device_option, echo
+from csvae_hub.cli.common import FilePath, check_device, device_option, echo, echo_lines
 
 if TYPE_CHECKING:
     from csvae_hub.data import AttributeData
@@ -30,11 +31,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the judges, the probes and the samples.")
 @click.option("--plots", type=FilePath(file_okay=False), help="A folder for plots.")
 @click.option(
-    "--examples",
-    type=click.IntRange(min=1),
-    default=10_000,
-    show_default=True,
-    help="Pictures in each split of drawn data.",
+    "--examples", type=click.IntRange(min=1), default=10_000, show_default=True, help="Drawn pictures in each split."
 )
 @click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of drawn data.")
 @device_option
@@ -66,12 +63,13 @@ def command(
     check_device(device)
     from csvae_hub import hub
     from csvae_hub.data import load_data
-    from csvae_hub.evaluation import Judges, compare, comparison_table, evaluate, markdown_table
+    from csvae_hub.evaluation import Judges, compare, comparison_table, evaluate
     from csvae_hub.evaluation.compare import check_comparable
+    from csvae_hub.hub.card_tables import figures
     from csvae_hub.models import AttributeModel
 
     folders = {name: hub.resolve(name) for name in names}
-    copies = {name: _own_file(folder) for name, folder in folders.items()}
+    copies = {name: _own_file(folder) for name, folder in folders.items()}  # before hours of work, as it may refuse
     models = {name: AttributeModel.from_pretrained(folder, device=device) for name, folder in folders.items()}
     try:
         check_comparable(models)
@@ -79,34 +77,30 @@ def command(
         raise click.UsageError(str(error)) from error
     model = models[model_name]
     size = model.config.image_size if model.config.is_image else 64
-    splits = [
+    train, valid, test = (
         load_data(data, attributes=model.attributes, split=split, image_size=size, examples=examples, seed=data_seed)
         for split in ("train", "valid", "test")
-    ]
-    options: dict[str, Any] = {"judges": Judges.load(judges) if judges else None, "seed": seed}
+    )
+    say = partial(echo, err=True)
+    options: dict[str, Any] = {"judges": Judges.load(judges) if judges else None, "seed": seed, "progress": say}
     if photos:
         from csvae_hub.editing.aligned import put_back
 
         options |= {"put_back": put_back, "photos": photos}
-
-    def say(line: str) -> None:
-        echo(line, err=True)
-
     output.parent.mkdir(parents=True, exist_ok=True)
     if others:
-        results = compare(models, splits[0], splits[1], splits[2], **options, progress=say)
+        results = compare(models, train, valid, test, **options)
         hub.write_json(output, {"models": results})
         table = comparison_table(results)
     else:
-        results = {model_name: evaluate(model, splits[0], splits[1], splits[2], **options, progress=say)}
+        results = {model_name: evaluate(model, train, valid, test, **options)}
         hub.write_json(output, results[model_name])
-        table = markdown_table(results[model_name])
-    for line in table.splitlines():
-        echo(line)
+        table = figures(results[model_name], model.attributes)
+    echo_lines(table)
     for name, copy in copies.items():
         say(_write_copy(name, copy, output, results[name]))
     if plots is not None:
-        draw(plots, models, results, splits[2], say)
+        draw(plots, models, results, test, say)
 
 
 def _own_file(folder: Path) -> Path | None:
@@ -122,13 +116,12 @@ def _write_copy(name: str, copy: Path | None, output: Path, result: Mapping[str,
     """Writes the figures of a model to its folder. Gives a line that says so, or why not."""
     from csvae_hub import hub
 
-    if copy is None:
-        return f"{name}: the figures are in {output} only, since this is a packaged model or one of the Hub"
     try:
-        hub.write_json(copy, result)
+        if copy is not None:
+            hub.write_json(copy, result)
     except OSError as error:
         return f"{name}: the figures are in {output} only: {error}"
-    return f"{name}: the figures are in {copy}"
+    return f"{name}: the figures are in {copy or f'{output} only, since this is a packaged model or one of the Hub'}"
 
 
 def draw(

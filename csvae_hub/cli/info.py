@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from csvae_hub.cli.common import echo, json_option, print_json, read_model
+from csvae_hub.cli.common import echo, echo_lines, json_option, print_json
 
 
 @click.command("info")
@@ -18,7 +18,10 @@ def command(model_name: str, as_json: bool) -> None:
     from csvae_hub import hub
 
     folder = hub.resolve(model_name)
-    content, config = read_model(folder)
+    content, config = {"config": hub.read_config(folder)}, hub.read_model_config(folder)
+    for file in (hub.PREPROCESSOR, "training.json", "evaluation.json"):
+        if file == hub.PREPROCESSOR or hub.inside(folder, file).is_file():
+            content[file.removesuffix(".json")] = hub.read_json(hub.inside(folder, file))
     if as_json:
         print_json({"folder": str(folder), **content})
         return
@@ -30,8 +33,6 @@ def command(model_name: str, as_json: bool) -> None:
     if "evaluation" not in content:
         echo("measured    nothing yet: csvae eval MODEL --data FOLDER -o evaluation.json")
         return
-    from csvae_hub.hub.card import figures
+    from csvae_hub.hub.card_tables import figures
 
-    _, *lines, _ = figures(content["evaluation"], config.attributes).splitlines()  # without the two comments
-    for line in lines:
-        echo(line)
+    echo_lines(figures(content["evaluation"], config.attributes))

@@ -21,7 +21,7 @@ FORMATS = (".png", ".svg", ".pdf")
 @click.argument("name")
 @click.option("-o", "--output", required=True, type=common.FilePath(dir_okay=False), help="The map.")
 @click.option("--steps", type=click.IntRange(min=2), default=7, show_default=True, help="Faces a side.")
-@common.one_face
+@common.face_options("largest")
 def command(
     picture: Path,
     name: str,

@@ -41,12 +41,8 @@ def command(
     """
     if tag is not None and create_pr:
         raise click.UsageError("--tag with --create-pr: a pull request has no commit to tag; tag once it is merged")
-    fields = {
-        "license": license_id,
-        "license_name": license_name,
-        "license_link": license_link,
-        "datasets": list(datasets) or None,
-    }
+    fields: dict[str, object] = {"license": license_id, "license_name": license_name, "license_link": license_link}
+    fields["datasets"] = list(datasets)
     from csvae_hub.models import AttributeModel
 
     model = AttributeModel.from_pretrained(model_name, device="cpu")
@@ -59,7 +55,7 @@ def command(
             commit_message=message,
             overwrite_card=overwrite_card,
             tag=tag,
-            card_fields={name: value for name, value in fields.items() if value is not None},
+            card_fields={name: value for name, value in fields.items() if value},
         )
     except ValueError as error:
         raise click.ClickException(str(error)) from error

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--to", "stop", type=float, default=1.0, show_default=True, help="1 is present.")
 @click.option("--steps", type=click.IntRange(min=2), default=7, show_default=True)
 @click.option("--whole", is_flag=True, help="Show the whole photo at each step, not only the face.")
-@common.one_face
+@common.face_options("largest")
 def command(
     picture: Path,
     name: str,

@@ -44,8 +44,12 @@ class Editors:
 
     @property
     def choices(self) -> list[tuple[str, str]]:
-        """For each model its label and its name. A folder's label is its last part."""
-        return [(Path(name).name if Path(name).exists() else name, name) for name in self.attributes]
+        """For each model its label and its key on the page, which tells no more of a folder than its own name."""
+        return [(Path(name).name if Path(name).exists() else name, str(i)) for i, name in enumerate(self.attributes)]
+
+    def name(self, key: str) -> str:
+        """The name of a model by its key on the page."""
+        return list(self.attributes)[int(key)]
 
     @property
     def most(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from csvae_hub.demo.editors import Editors
+from csvae_hub.demo.folder import KEPT
 from csvae_hub.demo.session import HIGHEST, LOWEST, MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 MAX_MEGABYTES = 20
 """Of an upload."""
-FILES_KEPT, PHOTO_KEPT = 300, 3600
-"""Seconds until a file is deleted, and after its last change until a photo is forgotten."""
+PHOTO_KEPT = 3600
+"""Seconds after its last change until a photo is forgotten."""
 
 BESIDE, DIVIDER = "Side by side", "Divider"
 PASTES = [("Where it changes", "changed"), ("The change alone", "difference"), ("The whole face", "whole")]
@@ -29,8 +30,8 @@ HEADER = """
 NOTES = f"""
 Sliders go from 0, absent, to 1, present, and a little beyond. The plane shows this face with every kind of one
 attribute; the ring is where it is now. Photos may have {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:g} megapixels. They
-stay on the machine that runs this page: its files are deleted after {FILES_KEPT // 60} minutes, and the photo is
-forgotten {PHOTO_KEPT // 60} minutes after your last change.
+stay on the machine that runs this page: its files are deleted after {KEPT // 60} minutes, and the photo is
+forgotten {PHOTO_KEPT // 60} minutes after your last change. The weights' licence and limits are in the model's card.
 """
 CSS = """
 .gradio-container { max-width: 1400px !important; }
@@ -44,6 +45,7 @@ header p { margin: 0; opacity: 0.8; }
 #sliders .head input { width: 52px; padding: 0 4px; text-align: center; appearance: textfield; }
 #sliders .head input::-webkit-inner-spin-button { display: none; }
 #sliders .min_value, #sliders .max_value { display: none; }
+#message { border-left: 4px solid #d9480f; padding: 8px 12px; }
 #plane img { cursor: crosshair; }
 #compare { min-height: 300px; }
 #beside img { width: 100%; height: 100%; object-fit: contain; }
@@ -66,6 +68,7 @@ class Parts:
     beside: gr.Row
     before: gr.Image
     after: gr.Image
+    message: gr.Markdown
     compare: gr.ImageSlider
     close_up: gr.Checkbox
     paste: gr.Radio
@@ -82,7 +85,7 @@ def lay_out(editors: Editors) -> Parts:
     """The page with everything in its place, before anything happens."""
     import gradio as gr
 
-    with gr.Blocks(title="csvae-hub", analytics_enabled=False, delete_cache=(60, FILES_KEPT)) as page:
+    with gr.Blocks(title="csvae-hub", analytics_enabled=False) as page:
         session = gr.State(time_to_live=PHOTO_KEPT)
         gr.HTML(HEADER, padding=False)
         with gr.Row(equal_height=False):
@@ -100,12 +103,13 @@ def lay_out(editors: Editors) -> Parts:
                 )
                 chosen = gr.Dropdown(
                     editors.choices,
-                    value=editors.first,
+                    value=editors.choices[0][1],
                     label="Model",
                     visible=len(editors.choices) > 1,
                     elem_id="model",
                 )
             with gr.Column(scale=13, min_width=320):
+                message = gr.Markdown(visible=False, elem_id="message")
                 with gr.Row(elem_id="beside") as beside:
                     before, after = (
                         gr.Image(
@@ -150,6 +154,7 @@ def lay_out(editors: Editors) -> Parts:
         beside=beside,
         before=before,
         after=after,
+        message=message,
         compare=compare,
         close_up=close_up,
         paste=paste,

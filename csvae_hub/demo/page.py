@@ -3,9 +3,12 @@
 # Without `from __future__ import annotations`: Gradio reads the callbacks' annotations.
 import functools
 import hashlib
+import html
 import os
+import signal
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,8 @@ import torch
 
 from csvae_hub import hub
 from csvae_hub.demo.editors import Editors
+from csvae_hub.demo.folder import own_folder
+from csvae_hub.demo.guard import Guard
 from csvae_hub.demo.layout import BESIDE, CSS, DIVIDER, MAX_MEGABYTES, Parts, lay_out, theme
 from csvae_hub.demo.session import Session, read_file
 from csvae_hub.editing.blending import Paste
@@ -49,26 +54,45 @@ def build(model: str = "celeba-64", device: torch.device | str | None = None) ->
     """
     require("gradio", "demo")
     editors = Editors(model, device)
+    own_folder()  # Gradio's parts look for theirs when they are made
     parts = lay_out(editors)
     with parts.page:
         _connect(parts, editors)
     return parts.page
 
 
-def start(page: "gradio.Blocks", host: str | None = "127.0.0.1", port: int | None = 7860, browser: bool = False) -> str:
+def start(
+    page: "gradio.Blocks",
+    host: str | None = "127.0.0.1",
+    port: int | None = 7860,
+    browser: bool = False,
+    hosts: Collection[str] = (),
+) -> str:
     """Serves a page, from this thread's background, and gives its address; `page.block_thread()` waits for Ctrl-C.
+
+    SIGTERM ends it as Ctrl-C does, unless the caller handles it.
 
     Args:
         page: what `build` gave.
         host: the address to listen on; 0.0.0.0 lets other machines in. None leaves it to GRADIO_SERVER_NAME.
         port: None for the first free one from 7860 on.
         browser: open the page in a browser.
+        hosts: names by which visitors reach the page through a proxy; "*" for any. See `demo.guard`.
 
     Raises:
         OSError: the port is taken, or the address is none of this machine's.
     """
     if host is not None and port is not None:
         _check_free(host, port)
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    guard = functools.partial(
+        Guard,
+        hosts=[*hosts, *([host] if host else [])],
+        max_upload=(MAX_MEGABYTES + 4) << 20,
+        functions=lambda: page.fns,
+    )
     page.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
     _, address, _ = page.launch(
         server_name=host,
@@ -85,6 +109,7 @@ def start(page: "gradio.Blocks", host: str | None = "127.0.0.1", port: int | Non
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
+        app_kwargs={"middleware": [(guard, (), {})]},
         theme=theme(),
         css=CSS,
     )
@@ -94,19 +119,15 @@ def start(page: "gradio.Blocks", host: str | None = "127.0.0.1", port: int | Non
 def _connect(parts: Parts, editors: Editors) -> None:
     import gradio as gr
 
-    files: set[str] = set()
-    parts.page.temp_file_sets.append(files)  # Gradio deletes them in time, those of answers that nobody fetched too
-    kept = functools.partial(_kept, folder=parts.page.GRADIO_CACHE, files=files)
-
     # -- what the page shall show -----------------------------------------------------------------------------------
 
     def photos(here: Session) -> list[Any]:
         """The values of `shown_photos`."""
-        before, after = kept(here.before(), "before.jpg"), kept(here.after(), "after.jpg")
+        before, after = _kept(here.before(), "before.jpg"), _kept(here.after(), "after.jpg")
         return [before, after, (before, after)]
 
     def drawn(here: Session) -> str | None:
-        return kept(here.plane(), "plane.jpg") if here.has_planes else None
+        return _kept(here.plane(), "plane.jpg") if here.has_planes else None
 
     def seen(here: Session) -> list[Any]:
         return [here, *photos(here), drawn(here), here.shown]
@@ -117,7 +138,7 @@ def _connect(parts: Parts, editors: Editors) -> None:
 
     def arranged(model: str, here: Session | None) -> list[Any]:
         """Sliders, planes and faces of this model and photo; without a photo they rest."""
-        words = [(_word(name), name) for name in editors.attributes[model]]
+        words = [(_word(name), name) for name in editors.attributes[editors.name(model)]]
         known = [
             gr.Slider(label=word, value=here.level(name) if here else 0, visible=True, interactive=here is not None)
             for word, name in words
@@ -136,16 +157,15 @@ def _connect(parts: Parts, editors: Editors) -> None:
 
     def opened(model: str, source: bytes, name: str) -> list[Any]:
         try:
-            here = Session(editors[model], source, name)
+            here = Session(editors[editors.name(model)], source, name, editors.name(model))
         except ImageError as error:
-            gr.Warning(str(error), title="This photo can't be edited")
-            return closed(model)
+            return closed(model, f"**This photo can't be edited**: {html.escape(str(error))}")
         if source == EXAMPLE.read_bytes():
             here.turn(FIRST_EDITS)
-        return [*seen(here)[:-1], *arranged(model, here)]
+        return [gr.Markdown(visible=False), *seen(here)[:-1], *arranged(model, here)]
 
-    def closed(model: str) -> list[Any]:
-        return [*[None] * 5, *arranged(model, None)]
+    def closed(model: str, message: str = "") -> list[Any]:
+        return [gr.Markdown(message, visible=bool(message)), *[None] * 5, *arranged(model, None)]
 
     # -- what a visitor does ----------------------------------------------------------------------------------------
 
@@ -163,7 +183,8 @@ def _connect(parts: Parts, editors: Editors) -> None:
         try:
             return closed(model) if here is None else opened(model, here.source, here.name)
         except WeightsError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            label = next(label for label, key in editors.choices if key == model)  # the error's text may have a path
+            raise gr.Error(f"the model {label} can't be loaded", print_exception=False) from error
 
     def move(here: Session | None, value: float, i: int) -> list[Any]:
         with using(here) as here:
@@ -207,7 +228,7 @@ def _connect(parts: Parts, editors: Editors) -> None:
 
     def save(here: Session | None) -> str:
         with using(here) as here:
-            return kept(here.download(), f"{here.name}-edited.png")
+            return _kept(here.download(), f"{here.name}-edited.png")
 
     # -- what leads to what -----------------------------------------------------------------------------------------
 
@@ -225,6 +246,7 @@ def _connect(parts: Parts, editors: Editors) -> None:
     change = [p.session, *shown_photos, p.plane, p.shown]
     everything = [*change, *p.sliders]
     photo = [
+        p.message,
         p.session,
         *shown_photos,
         p.plane,
@@ -239,7 +261,7 @@ def _connect(parts: Parts, editors: Editors) -> None:
     ]
 
     p.photo.preprocess = _path  # Gradio's own opens the photo, and says no more than that there was an error
-    on([p.page.load, p.example.click], lambda: kept(EXAMPLE.read_bytes(), EXAMPLE.name), None, [p.photo])
+    on([p.page.load, p.example.click], lambda: _kept(EXAMPLE.read_bytes(), EXAMPLE.name), None, [p.photo])
     opens([p.photo.change], open_photo, [p.photo, p.chosen], photo)
     opens([p.chosen.input], change_model, [p.session, p.chosen], photo)
     for i, slider in enumerate(p.sliders):
@@ -269,10 +291,9 @@ def _path(payload: Any) -> str | None:
     return None if payload is None else payload.path
 
 
-def _kept(data: bytes, name: str, folder: str, files: set[str]) -> str:
-    """Where in Gradio's folder a file with this content lies; it is noted among `files`, anew on each use."""
-    path = Path(folder) / hashlib.sha256(data).hexdigest() / name
-    files.add(str(path))
+def _kept(data: bytes, name: str) -> str:
+    """The path of a file with this content in the page's folder; each use makes it young again."""
+    path = own_folder() / hashlib.sha256(data).hexdigest() / name
     try:
         os.utime(path)
     except FileNotFoundError:

@@ -15,9 +15,12 @@ from PIL import Image
 from csvae_hub.demo.plane import SIDE, Plane, Point, decoded_faces, with_marks
 from csvae_hub.editing import EncodedPhoto, FaceEditor
 from csvae_hub.editing.blending import Paste
+from csvae_hub.editing.metadata import Metadata
+from csvae_hub.editing.xmp import history
 from csvae_hub.errors import ImageError
 from csvae_hub.images import open_picture, to_picture
 from csvae_hub.models import Latents
+from csvae_hub.opening import opened
 
 VIEW_SIDE = 1024
 """A longer photo is shown reduced to so many pixels, so that changes stay quick."""
@@ -39,17 +42,18 @@ class Session:
         editor: with the model.
         source: what the photo's file holds.
         name: of the photo, for the file that is downloaded.
+        model_name: for the mark of an edited photo.
 
     Raises:
         ImageError: no photo, too large a one, or none with a face that can be edited.
     """
 
-    def __init__(self, editor: FaceEditor, source: bytes, name: str = "photo") -> None:
+    def __init__(self, editor: FaceEditor, source: bytes, name: str = "photo", model_name: str = "") -> None:
         photo = _read(source)
         shrink = min(1.0, VIEW_SIDE / max(photo.size))
         size = (max(1, round(photo.width * shrink)), max(1, round(photo.height * shrink)))
         small = photo if shrink == 1 else photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=3)
-        self.editor, self.source, self.name = editor, source, name
+        self.editor, self.source, self.name, self.model_name = editor, source, name, model_name
         self.lock = threading.RLock()
         self._scale = np.array(photo.size) / size
         self._view = editor.open(small, face="all")
@@ -144,20 +148,22 @@ class Session:
         return _jpeg(with_marks(self._cell_faces[1], place, marks, _point(self._present(), i)))
 
     def download(self) -> bytes:
-        """The changed photo at its own size, as a PNG."""
+        """The changed photo at its own size, as a PNG that is marked as edited."""
         photo, view = _read(self.source), self._view
         if np.any(self._scale != 1):
             landmarks = np.stack([face.landmarks * self._scale for face in view.faces])
             view = self.editor.open(photo, face="all", landmarks=landmarks)
         file = BytesIO()
-        icc = photo.info.get("icc_profile")
-        self._rendered(view).save(file, "PNG", compress_level=4, icc_profile=icc)
+        values = {name: value for changes in self._changes for name, value in changes.items()}
+        mark = history(self.model_name, values) if values else ""
+        metadata = Metadata(icc_profile=photo.info.get("icc_profile"), mark=mark)
+        self._rendered(view).save(file, "PNG", compress_level=4, **metadata.options("PNG", photo.size))
         return file.getvalue()
 
     # -- helpers ----------------------------------------------------------------------------------------------------
 
-    def _rendered(self, opened: EncodedPhoto) -> Image.Image:
-        return opened.render(self._edited(opened.latents), paste=self.paste)
+    def _rendered(self, photo: EncodedPhoto) -> Image.Image:
+        return photo.render(self._edited(photo.latents), paste=self.paste)
 
     def _edited(self, latents: Latents) -> Latents:
         """The faces' latents with each one's changes."""
@@ -219,15 +225,17 @@ def read_file(path: str | Path) -> bytes:
 def _read(source: bytes) -> Image.Image:
     """The photo in a file's bytes, upright, L, LA, RGB or RGBA."""
     try:
-        opened = Image.open(BytesIO(source))
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        with opened(BytesIO(source)) as header:
+            if header.width * header.height > MAX_PIXELS:
+                raise ImageError(
+                    f"expected a photo of at most {MAX_PIXELS / 1e6:g} megapixels, got {header.width}×{header.height}"
+                    " pixels: make it smaller"
+                )
+            return open_picture(header)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise anything
         raise ImageError("expected a photo (JPEG, PNG, WebP, …), got something else: choose another file") from error
-    if opened.width * opened.height > MAX_PIXELS:
-        raise ImageError(
-            f"expected a photo of at most {MAX_PIXELS / 1e6:g} megapixels, got {opened.width}×{opened.height} pixels:"
-            " make it smaller"
-        )
-    return open_picture(opened)
 
 
 def _point(latents: Latents, i: int) -> Point:

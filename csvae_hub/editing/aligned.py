@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -11,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from csvae_hub.editing.alignment import template
-from csvae_hub.editing.editor import FaceEditor
+from csvae_hub.editing.editor import FaceEditor, UnchangedWarning
 from csvae_hub.models.editable import AttributeModel
 
 PHOTO_SIDE = 256
@@ -32,7 +33,9 @@ def put_back(model: AttributeModel, side: int = PHOTO_SIDE) -> Callable[[Tensor,
         enlarged = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
         photos = list(rearrange(enlarged * 255, "b c h w -> b h w c").round().to(torch.uint8).numpy())
         if values:
-            photos = editor.edit(photos, values, landmarks=[landmarks] * len(photos))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnchangedWarning)  # such photos are measured as they are
+                photos = editor.edit(photos, values, landmarks=[landmarks] * len(photos))
         return rearrange(torch.from_numpy(np.stack(photos)), "b h w c -> b c h w").float() / 255
 
     return edit

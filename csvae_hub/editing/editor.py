@@ -29,7 +29,7 @@ MANY = f"at most {MAX_FACES} faces of a photo are edited, the largest ones: ther
 
 
 class UnchangedWarning(UserWarning):
-    """An edit that leaves a photo as it is."""
+    """An edit by True or False that leaves a photo as it is."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class FaceEditor:
             ValueError: a value can't be understood, or an unknown `paste`.
 
         Warns:
-            UnchangedWarning: a photo stays as it is; `unchanged` says why.
+            UnchangedWarning: True or False leaves a photo as it is; see `unchanged`.
         """
         paste = _checked(paste, detail)
         for name in values:
@@ -163,7 +163,7 @@ class FaceEditor:
         edited = self.edit_latents(_latents(encoded), values, generator=generator)
         rendered = self.rendered(encoded, edited, paste)
         for photo, (_, is_changed) in zip(encoded, rendered, strict=True):
-            if not is_changed and (lines := self.unchanged(photo, values, is_changed)):
+            if not is_changed and (lines := self.unchanged(photo, values)):
                 warnings.warn(f"{photo.aligned.named}{'; '.join(lines)}", UnchangedWarning, stacklevel=2)
         pictures = [picture for picture, _ in rendered]
         return pictures if isinstance(photos, list | tuple) else pictures[0]

@@ -327,13 +327,14 @@ def save_picture(picture: Image.Image, path: Path, metadata: Metadata | None = N
 
 def _on_white(picture: Image.Image) -> tuple[Image.Image, bool]:
     """The picture without transparency, white where it was seen through, if anywhere."""
-    mode = picture.mode.removesuffix("A")
-    alpha = picture.getchannel("A")
-    if alpha.getextrema()[0] == 255:
-        return picture.convert(mode), False
-    white = Image.new(mode, picture.size, "white")
-    white.paste(picture.convert(mode), mask=alpha)
-    return white, True
+    white = Image.new(picture.mode.removesuffix("A"), picture.size, "white")
+    was_seen_through = False
+    for top in range(0, picture.height, 64):  # little memory beside the two pictures
+        strip = picture.crop((0, top, picture.width, min(top + 64, picture.height)))
+        alpha = strip.getchannel("A")
+        was_seen_through |= alpha.getextrema() != (255, 255)
+        white.paste(strip.convert(white.mode), (0, top), alpha)
+    return white, was_seen_through
 
 
 def _told(error: Exception) -> str:

@@ -12,7 +12,7 @@ from csvae_hub.evaluation.realism import frechet_over_floor
 from csvae_hub.evaluation.reconstruction import reconstruction
 from csvae_hub.evaluation.report import evaluate
 from csvae_hub.evaluation.splits import check_disjoint
-from csvae_hub.evaluation.tables import comparison_table, markdown_table
+from csvae_hub.evaluation.tables import comparison_table
 from csvae_hub.evaluation.truth import distance_to_truth
 from csvae_hub.evaluation.variety import variety
 
@@ -29,7 +29,6 @@ __all__ = [
     "evaluate",
     "frechet_over_floor",
     "leakage",
-    "markdown_table",
     "over_seeds",
     "reconstruction",
     "train_classifier",

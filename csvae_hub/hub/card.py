@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from csvae_hub.errors import CardError
-from csvae_hub.hub.card_tables import at, eval_results, figures, is_number, plain, renewed, table
+from csvae_hub.hub.card_tables import at, eval_results, framed, is_number, plain, renewed, table
 from csvae_hub.hub.folder import CARD, PICTURE, load_weights
 from csvae_hub.hub.safe_files import inside, read_json
 
@@ -69,7 +69,7 @@ def make_card(folder: str | Path, name: str, fields: Mapping[str, Any] | None = 
 
 
 def with_results(text: str, evaluation: Mapping[str, Any], name: str) -> str:
-    """Puts the figures of an evaluation into a card: into its front matter and its tables of `figures`.
+    """Puts the figures of an evaluation into a card: into its front matter and its tables.
 
     Args:
         text: a card with front matter, perhaps with the tables of an earlier evaluation.
@@ -136,7 +136,7 @@ class _Facts:
             self._three_lines(),
             f"![Pictures made by the model]({PICTURE})" if self.has_picture else "",
             self._licence(),
-            "## What it is for\n\n" + self._uses(),
+            f"## What it is for\n\n{_uses('pictures' if self.is_image else 'vectors')}",
             "## Limits and bias\n\n" + self._limits(),
             "## What it is\n\n" + self._sizes(),
             "## How it was made\n\n" + self._training(),
@@ -169,15 +169,6 @@ class _Facts:
             )
         link = self.fields.get("license_link")
         return f"**Licence of the weights**: {f'[{plain(named)}]({link})' if link else plain(named)}."
-
-    def _uses(self) -> str:
-        things = "pictures" if self.is_image else "vectors"
-        return (
-            f"- Changing the attributes above in {things} like those that the model was trained on, and studying how a"
-            " latent space keeps attributes apart.\n"
-            "- Not for identifying people, not for deciding anything about a person, and not for pictures that deceive"
-            " others about a real one. Say that a picture was edited where you show it."
-        )
 
     def _sizes(self) -> str:
         config, backbone = self.config, self.config.get("backbone") or {}
@@ -214,12 +205,12 @@ class _Facts:
             return "Not yet: `csvae eval` measures it."
         count = at(self.evaluation, "data", "test", "count")
         said = f"On {count:,} examples of the test split.\n\n" if isinstance(count, int) else ""
-        return said + figures(self.evaluation, self.attributes)
+        return said + framed(self.evaluation, self.attributes)
 
     def _limits(self) -> str:
         lines = [
             "An attribute means how examples were labelled, not what a person is. Attributes that go together in the"
-            " data can go together in edits, and who is rare in the data is served worse.",
+            " data can go together in edits, and who is rare in the data is served worse."
         ]
         if self.is_image:
             lines.append(
@@ -232,7 +223,7 @@ class _Facts:
         weak = [
             f"{plain(name)} {to.replace('_', ' ')} ({100 * wished:.0f} %)"
             for name in self.attributes
-            for to in _DIRECTIONS
+            for to in ("to_present", "to_absent")
             if is_number(wished := at(self.evaluation, "attribute_change", "attributes", name, to, "wished"))
             and wished < WEAK
         ]
@@ -243,7 +234,13 @@ class _Facts:
         return "\n".join(f"- {line}" for line in lines)
 
 
-_DIRECTIONS = ("to_present", "to_absent")
+def _uses(things: str) -> str:
+    return (
+        f"- Changing the attributes above in {things} like those that the model was trained on, and studying how a"
+        " latent space keeps attributes apart.\n"
+        "- Not for identifying people, not for deciding anything about a person, and not for pictures that deceive"
+        " others about a real one. Say that a picture was edited where you show it."
+    )
 
 
 def _read(text: str, where: str) -> ModelCard:

@@ -17,11 +17,12 @@ METRICS = (
     (("attribute_change", "wished"), "accuracy", "Edits that a separate classifier takes for the wished class, mean"),
     (("attribute_change", "worst"), "accuracy", "The same, worst attribute and direction"),
     (("attribute_change", "others"), "mae", "Change of the other attributes' probabilities by an edit, mean"),
-    (
-        ("leakage", "z", "logistic", "mean"),
-        "roc_auc",
-        "Leakage: AUC of logistic probes that read attributes from z",
-    ),
+    (("photos", "wished"), "accuracy", "Photos put back together: edits taken for the wished class, mean"),
+    (("photos", "worst"), "accuracy", "Photos: the same, worst attribute and direction"),
+    (("photos", "others"), "mae", "Photos: change of the other attributes' probabilities, mean"),
+    (("photos", "frechet_over_floor"), "fid", "Photos: Fréchet distance to real pictures, over that between real ones"),
+    (("truth", "distance"), "mae", "Distance of edits to the truth of drawn data"),
+    (("leakage", "z", "logistic", "mean"), "roc_auc", "Leakage: AUC of logistic probes that read attributes from z"),
     (("leakage", "z", "mlp", "mean"), "roc_auc", "Leakage: AUC of MLP probes that read attributes from z"),
 )
 """For each figure: its place in evaluation.json, the Hub's name of the metric, and ours."""
@@ -53,7 +54,7 @@ _BEGIN, _END = "<!-- figures of evaluation.json -->", "<!-- end of the figures -
 
 
 def figures(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:
-    """Gives the tables of an evaluation between two comments, which `renewed` looks for."""
+    """Gives the tables of an evaluation."""
     rows = [(title, said(v, kind)) for path, kind, title in METRICS if is_number(v := at(evaluation, *path))]
     parts = [table(("figure", "measured"), rows)]
     for words, columns in PER_ATTRIBUTE:
@@ -66,12 +67,20 @@ def figures(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:
             cells = [[said(value, kind) for value in found[title]] for title, kind in kept]
             rows = [(plain(name), *row) for name, *row in zip(attributes, *cells, strict=True)]
             parts += [words, table(("attribute", *(title for title, _ in kept)), rows)]
-    return "\n\n".join([_BEGIN, *parts, _END])
+    if at_chance := at(evaluation, "judge", "at_chance"):
+        names = ", ".join(plain(str(name)) for name in at_chance)
+        parts.append(f"A judge is at chance on {names}: its answers on them say nothing and are left out.")
+    return "\n\n".join(parts)
+
+
+def framed(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:
+    """Gives the tables of an evaluation between two comments, which `renewed` looks for."""
+    return f"{_BEGIN}\n\n{figures(evaluation, attributes)}\n\n{_END}"
 
 
 def renewed(text: str, evaluation: Mapping[str, Any]) -> str:
-    """Replaces the tables of `figures` in a text by those of this evaluation."""
-    tables = figures(evaluation, evaluation.get("attributes") or [])
+    """Replaces the tables of `framed` in a text by those of this evaluation."""
+    tables = framed(evaluation, evaluation.get("attributes") or [])
     return re.sub(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", lambda _: tables, text, flags=re.DOTALL)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub import errors as hf
+from huggingface_hub.utils.sha import sha_fileobj
 
 from csvae_hub.errors import CorruptWeightsError, HubConnectionError, HubError, HubOfflineError, MissingWeightsError
 from csvae_hub.hub.explain import client, explained, offline, revisions
@@ -35,12 +35,7 @@ def download(
     cache where the Hub can't be reached. Resumes a download that broke off.
 
     Raises:
-        HubRepoNotFoundError: no such repo, or it is private and the token doesn't open it.
-        HubGatedRepoError: gated repo; access was not granted.
-        HubRevisionNotFoundError: no such branch, tag or commit.
-        HubTokenError: the token is wrong.
-        HubOfflineError: the network is switched off, and the files are not in the cache.
-        HubConnectionError: the Hub can't be reached, and the files are not in the cache.
+        HubError: the repo can't be read, and the files are not in the cache; the subclass gives the reason.
         MissingWeightsError: the repo lacks a file.
         CorruptWeightsError: a downloaded file is not the repo's.
         ValueError: `force_download` while the network is switched off.
@@ -106,11 +101,8 @@ def _check_blob(path: Path, name: str) -> None:
     blob = path.parent / path.readlink()
     if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return
-    sha256 = hashlib.sha256()
     with blob.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha256.update(chunk)
-    digest = sha256.hexdigest()
+        digest = sha_fileobj(file).hex()
     if digest != blob.name:
         path.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from csvae_hub.config import FORMAT_VERSION, check, shown
+from csvae_hub.config import FORMAT_VERSION, ModelConfig, check, from_dict, shown
 from csvae_hub.errors import (
     CorruptWeightsError,
     HubError,
@@ -51,14 +51,7 @@ def resolve(
 ) -> Path:
     """Gives the weights folder of a name: an existing folder, else a packaged model, else a Hub repo.
 
-    The prefix `local-dir:` allows a folder only, `hf-hub:` a Hub repo only. A Hub repo is downloaded once, to the Hub's
-    cache, and its folder holds the files of one commit. The arguments are those of `from_pretrained`.
-
-    Raises:
-        UnknownModelError: no folder, packaged model or Hub repo has this name.
-        HubError: the Hub repo can't be read; the subclass gives the reason.
-        MissingWeightsError: the Hub repo lacks a file.
-        ValueError: a revision was given for something that is not a Hub repo.
+    A Hub repo is downloaded to the Hub's cache. Arguments and errors are those of `from_pretrained`.
     """
     name = os.fspath(name_or_path)
     folder = None if name.startswith(HUB) else _local(name)
@@ -114,15 +107,24 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return config
 
 
+def read_model_config(folder: str | os.PathLike[str]) -> ModelConfig:
+    """Gives the config of a model's weights folder, with the errors of `read_config`.
+
+    Raises:
+        ConfigError: a field is unknown, missing or out of range.
+    """
+    return from_dict(ModelConfig, upgraded(read_config(folder)))
+
+
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives the fields of a model's config.json as today's `ModelConfig` has them.
+    """Gives the fields of a model's config.json as today's `ModelConfig` has them, without the versions.
 
     Version 0.1 always had the correction of q(z|x), and wrote the adversary as a width and a depth.
 
     Raises:
-        ConfigError: the width or the depth is out of range.
+        ConfigError: the depth is out of range.
     """
-    config = dict(config)
+    config = {key: value for key, value in config.items() if key not in ("format_version", "csvae_hub_version")}
     config.setdefault("correction", True)
     if "adversary" not in config:
         width, depth = config.pop("adversary_width", 256), config.pop("adversary_depth", 2)
@@ -188,7 +190,7 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
     Raises:
         ValueError: a number is NaN or infinite, which JSON does not have.
     """
-    data = _json(content)
+    data = _json(content)  # before anything is written
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 

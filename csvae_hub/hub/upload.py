@@ -35,12 +35,7 @@ def upload(
 
     Keeps a card that was written or edited in the repo. Replaces a card that `upload` wrote.
 
-    Raises:
-        HubTokenError: the token is missing, wrong, or may not write there.
-        HubError: a public repo exists where `private` was asked for, the tag is taken, or the Hub refuses.
-        HubConnectionError: the Hub can't be reached, or breaks off.
-        UnsafeWeightsError: a file is a symbolic link out of the folder.
-        ValueError: a tag together with `create_pr`.
+    Arguments and errors are those of `push_to_hub`.
     """
     if tag is not None and create_pr:
         raise ValueError("tag: expected None with create_pr=True, since a pull request has no commit to tag yet")
@@ -78,7 +73,7 @@ _STAMP = re.compile(r"\n?<!-- csvae-hub ([0-9a-f]{16}) -->\n?\Z")
 
 
 def stamp(card: str) -> str:
-    """Adds a last line to a card, a comment with a hash of the rest; an edit of the card shows by it.
+    """Adds to a card a last line with a hash of the rest, by which an edit shows.
 
     >>> is_stamped(stamp("# A card")), is_stamped(stamp("# A card").replace("A", "My")), is_stamped("# A card")
     (True, False, False)
@@ -88,7 +83,7 @@ def stamp(card: str) -> str:
 
 
 def is_stamped(card: str) -> bool:
-    """Tells whether a card is unchanged since `stamp` gave it."""
+    """True if a card is unchanged since `stamp` gave it."""
     found = _STAMP.search(card)
     return found is not None and found[1] == _hash(card[: found.start()])
 

@@ -6,7 +6,7 @@ import inspect
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +75,7 @@ class Pretrained(nn.Module):
     ) -> Self:
         """Loads a model from a folder, by the name of a packaged one, or from the Hugging Face Hub, in eval mode.
 
-        A model class takes its own weights only. `AttributeModel.from_pretrained` takes any model of the family: it
-        gives the class that config.json names.
+        A model class takes its own weights only; `AttributeModel` gives the class that config.json names.
 
         Args:
             name_or_path: an existing folder, else a name from `list_models(pretrained=True)`, else a Hub repo such as
@@ -96,9 +95,12 @@ class Pretrained(nn.Module):
             HubError: the Hub repo can't be read; the subclass gives the reason.
             WeightsError: a file is missing, corrupt or doesn't fit; the subclass gives the reason.
             ConfigError: config.json has an impossible value, or names another model.
-            ValueError: a revision of a folder or packaged model, or a dtype that is not a floating type.
+            ValueError: a revision of a folder or packaged model, a dtype that is not floating, or the device "meta".
         """
         floating = _dtype(dtype)
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if target.type == "meta":
+            raise ValueError("device: expected one that holds numbers, such as 'cpu' or 'cuda', got 'meta'")
         folder = hub.resolve(
             name_or_path,
             revision=revision,
@@ -107,13 +109,10 @@ class Pretrained(nn.Module):
             force_download=force_download,
             local_files_only=local_files_only,
         )
-        fields = hub.upgraded(hub.read_config(folder))
-        config = from_dict(ModelConfig, {k: v for k, v in fields.items() if k not in _HEADER})
+        config = hub.read_model_config(folder)
         preprocessor = from_dict(Preprocessor, hub.read_json(hub.inside(folder, hub.PREPROCESSOR)))
         concrete = cls._named(config.model, folder)
-        find_backbone(
-            config.backbone
-        )  # imports its package here, so that `_Bound` does not count that package's tensors
+        find_backbone(config.backbone)  # imports its package now, so that `_Bound` does not count its tensors
         state = hub.load_tensors(folder)
         try:
             with torch.device("cpu"), torch.random.fork_rng(devices=[]), _Bound(state):
@@ -128,7 +127,7 @@ class Pretrained(nn.Module):
                 " ask for dtype 'float32' or 'bfloat16'"
             )
         model._folder = folder.absolute()
-        return model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))).eval()
+        return model.to(target).eval()
 
     def push_to_hub(
         self,
@@ -199,7 +198,7 @@ class Pretrained(nn.Module):
             )
 
     def _is_of(self, folder: Path) -> bool:
-        """Tells whether these are the weights of a folder, apart from the type that they were loaded in."""
+        """True if these are the weights of a folder, apart from the type that they were loaded in."""
         try:
             theirs = hub.load_tensors(folder)
         except WeightsError:
@@ -212,22 +211,19 @@ class Pretrained(nn.Module):
     @classmethod
     def _named(cls, name: str, folder: Path) -> type[Self]:
         """The class of a name: this class or one of its subclasses."""
-        classes: dict[str, type[Any]] = {
-            c.name: c for c in (cls, *_below(cls)) if not inspect.isabstract(c) and hasattr(c, "name")
-        }
+        classes: dict[str, type[Any]] = {c.name: c for c in _family(cls) if hasattr(c, "name")}
         if name not in classes:
             remedy = did_you_mean(name, classes) or " Use the class of that name, or AttributeModel."
             raise ConfigError(f"{folder}: model: expected {' or '.join(sorted(classes))}, got {shown(name)}:{remedy}")
         return classes[name]
 
 
-def _below(cls: type[Any]) -> Iterator[type[Any]]:
-    for child in cls.__subclasses__():
-        yield child
-        yield from _below(child)
+def _family(cls: type[Any]) -> list[type[Any]]:
+    """The class and its subclasses that are not abstract."""
+    below = [found for child in cls.__subclasses__() for found in _family(child)]
+    return below if inspect.isabstract(cls) else [cls, *below]
 
 
-_HEADER = ("format_version", "csvae_hub_version")
 _FACTORIES = frozenset((torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full))
 
 
@@ -268,24 +264,19 @@ def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
 def _check_state(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], strict: bool) -> None:
     missing, further = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or (strict and further):
+        some, others = (", ".join(shortened(name, 100) for name in names[:3]) for names in (missing, further))
         raise WeightsMismatchError(
             f"model.safetensors is not of the model that config.json describes: {len(missing)} tensors"
-            f" missing ({_some(missing)}), {len(further)} unknown ({_some(further)})."
-            " Use the files of one model"
+            f" missing ({some}), {len(further)} unknown ({others}). Use the files of one model"
         )
     for name, tensor in expected.items():
-        wanted = got = ""
-        if tensor.shape != state[name].shape:
-            wanted, got = f"shape {tuple(tensor.shape)}", shown(tuple(state[name].shape))
-        elif tensor.is_floating_point() != state[name].is_floating_point():
-            wanted = "a floating type" if tensor.is_floating_point() else "whole numbers"
-            got = str(state[name].dtype)
-        if wanted:
-            raise WeightsMismatchError(
-                f"{name}: expected {wanted} by config.json, got {got} in model.safetensors. Use the files of one model"
-            )
-
-
-def _some(names: list[str]) -> str:
-    """The first three names."""
-    return ", ".join(shortened(name, 100) for name in names[:3])
+        found, floating = state[name], tensor.is_floating_point()
+        if tensor.shape == found.shape and floating == found.is_floating_point():
+            continue
+        if tensor.shape != found.shape:
+            wanted, got = f"shape {tuple(tensor.shape)}", shown(tuple(found.shape))
+        else:
+            wanted, got = "a floating type" if floating else "whole numbers", found.dtype
+        raise WeightsMismatchError(
+            f"{name}: expected {wanted} by config.json, got {got} in model.safetensors. Use the files of one model"
+        )

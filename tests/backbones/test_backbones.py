@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from torch import nn
 
 from csvae_hub.backbones import Backbone, create_backbone, list_backbones, register_backbone, registry
 from csvae_hub.backbones.image import ImageBackbone
-from csvae_hub.config import BackboneConfig
+from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.errors import ConfigError
+from csvae_hub.models import create_model
 from csvae_hub.testing import check_backbone
 
 CONFIG = BackboneConfig(width=4, depth=2, features=12)
@@ -41,7 +43,8 @@ def test_the_backbones_that_the_docs_show_pass_it_too(file, monkeypatch):
     monkeypatch.setattr(registry, "_BACKBONES", dict(registry._BACKBONES))
     text = (Path(__file__).resolve().parents[2] / file).read_text(encoding="utf-8")
     names = {"__name__": "example"}
-    exec(compile(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], file, "exec"), names)
+    shown = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "(Backbone)" in block)
+    exec(compile(shown, file, "exec"), names)
     classes = [thing for thing in names.values() if isinstance(thing, type) and thing.__module__ == "example"]
     (cls,) = (cls for cls in classes if issubclass(cls, Backbone))
     assert check_backbone(cls)
@@ -79,6 +82,54 @@ def test_vectors_are_taken_or_refused_by_name(name):
             build(name, (5,))
     else:
         assert run(build(name, (5,)))[2].shape == (3, 5)
+
+
+# -- a z with a grid --------------------------------------------------------------------------------------------------
+
+IMAGE_BACKBONES = [name for name in list_backbones() if issubclass(registry._BACKBONES[name], ImageBackbone)]
+GRIDS = [(size, side) for size in (16, 32, 64, 128) for side in (4, 8, 16, 32, 64) if side < size]
+
+
+@pytest.mark.parametrize("name", IMAGE_BACKBONES)
+@pytest.mark.parametrize(("size", "side"), GRIDS)
+def test_with_a_grid_a_map_of_its_size_is_behind_the_features(name, size, side):
+    backbone = create_backbone(replace(CONFIG, name=name, film=True), (3, size, size), 2 * side**2, 6, side)
+    x, encoded, decoded = run(backbone)
+    assert encoded.shape == (3, CONFIG.features + backbone.map_channels * side**2)
+    assert backbone.map_channels > 0
+    assert decoded.shape == x.shape
+    (encoded.square().sum() + decoded.square().sum()).backward()
+    assert [n for n, p in backbone.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", IMAGE_BACKBONES)
+def test_a_place_of_z_is_a_place_of_the_picture(name):
+    torch.manual_seed(0)
+    backbone = create_backbone(replace(CONFIG, name=name, depth=1), (3, 64, 64), 2 * 16**2, 6, 16).eval()
+    z, condition = torch.randn(1, 2, 16, 16), torch.randn(1, 6)
+    other = z.clone()
+    other[..., 0, 0] += 1
+    changed = (backbone.decode(z.flatten(1), condition) != backbone.decode(other.flatten(1), condition)).any(1)[0]
+    assert changed[:4, :4].any()
+    assert not changed[32:].any()
+    assert not changed[:, 32:].any()
+
+
+def test_without_a_grid_a_backbone_is_what_it_was():
+    plain, same = build("conv"), create_backbone(replace(CONFIG, name="conv"), (3, 16, 16), 8, 6, 1)
+    assert {k: v.shape for k, v in plain.state_dict().items()} == {k: v.shape for k, v in same.state_dict().items()}
+    assert run(plain)[1].shape == (3, CONFIG.features)
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize("name", ["mlp", "lines"])
+def test_a_backbone_that_takes_no_grid_is_refused_by_name(name):
+    register_backbone("lines")(Lines)
+    with pytest.raises(ConfigError, match=rf"^z_grid: expected 1 for backbone '{name}', got 4$"):
+        create_backbone(BackboneConfig(name=name, width=4, features=12), (3, 16, 16), 32, 2, 4)
+    config = ModelConfig(("Hat",), shape=(3, 16, 16), z_dim=32, z_grid=4, backbone=BackboneConfig(name=name))
+    with pytest.raises(ConfigError, match=rf"^z_grid: expected 1 for backbone '{name}', got 4$"):
+        create_model(config)
 
 
 # -- the registry -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from csvae_hub import FaceEditor, opening
-from csvae_hub.editing import UnchangedWarning, read_mark
+from csvae_hub.editing import read_mark
 from csvae_hub.editing.xmp import SOURCE_TYPE
 from csvae_hub.images import to_picture
 from csvae_hub.models import AttributeModel
@@ -92,10 +92,7 @@ def test_grey_stays_grey_and_alpha_stays(run, weights, photos, mode):
 
 def test_a_value_can_be_another_photo(run, weights, photos, editor):
     run("edit", "photos/two.jpg", "Smiling=photos/one.png", "-o", "out.png", "--model", weights)
-    with pytest.warns(
-        UnchangedWarning, match="photos/two.jpg: nothing changed: the edit hardly moves"
-    ):  # the same face
-        expected = editor.edit("photos/two.jpg", {"Smiling": editor.open("photos/one.png").latents})
+    expected = editor.edit("photos/two.jpg", {"Smiling": editor.open("photos/one.png").latents})
     assert np.array_equal(pixels("out.png"), np.array(expected))
     result = run("edit", "photos/two.jpg", "Smiling=photos/none.png", "-o", "o.png", "--model", weights, code=1)
     assert "photos/none.png: no face found" in result.stderr
@@ -105,7 +102,7 @@ def test_true_leaves_a_face_that_has_it_and_a_number_does_not(run, weights, phot
     there = bool(editor.open("photos/one.png").latents.y[0, 1] > 0.5)
     run("edit", "photos/one.png", f"Smiling={there}", "-o", "same.png", "--model", weights)
     assert np.array_equal(pixels("same.png"), pixels("photos/one.png"))
-    run("edit", "photos/one.png", f"Smiling={int(there)}", "-o", "other.png", "--model", weights)
+    run("edit", "photos/one.png", f"Smiling={9 if there else -8}", "-o", "other.png", "--model", weights)
     assert not np.array_equal(pixels("other.png"), pixels("photos/one.png"))
 
 
@@ -121,6 +118,12 @@ def test_edits_that_change_nothing_are_told(run, weights, photos, editor):
         assert f"unchanged: photos/one.png: {line}" in result.stderr
     result = run("edit", photos, values[1], "-o", "out", "--model", weights, "--json", code=1)
     assert "unchanged" not in result.output
+
+
+def test_an_edit_that_hardly_moves_the_face_is_told(run, weights, photos):
+    result = run("edit", "photos/two.jpg", "Smiling=photos/one.png", "-o", "o.png", "--model", weights)  # the same face
+    assert "unchanged: photos/two.jpg: nothing changed: the edit hardly moves the decoded face" in result.stderr
+    assert np.array_equal(pixels("o.png"), pixels("photos/two.jpg"))
 
 
 def test_a_photo_is_written_as_it_was_packed_and_described(run, weights, photos):
@@ -160,7 +163,8 @@ def test_faces_that_cannot_be_meant_are_refused(run, weights, photos, options, m
 
 @pytest.mark.parametrize("options", [(), ("--no-mark",)])
 def test_an_edited_photo_says_so_unless_told_not_to(run, weights, photos, options):
-    run("edit", photos, "Smiling=3", "-o", "out", "--model", weights, *options, code=1)
+    result = run("edit", photos, "Smiling=3", "-o", "out", "--model", weights, "--json", *options, code=1)
+    assert json.loads(result.stdout)["mark"] == (None if options else SOURCE_TYPE)
     for name in ("one.png", "two.jpg"):
         mark = read_mark(Path("out") / name)
         if options:

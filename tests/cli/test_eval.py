@@ -10,11 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+from csvae_hub.classifier import ARCHITECTURES, AttributeClassifier
 from csvae_hub.cli.eval import draw
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.data import SyntheticFaces, load_data
 from csvae_hub.data.base import AttributeData
-from csvae_hub.evaluation import AttributeClassifier, evaluate
+from csvae_hub.editing.aligned import put_back
+from csvae_hub.evaluation import Judges, evaluate
 from csvae_hub.models import create_model
 
 DRAWN = ("--data", "synthetic-faces", "--examples", 40, "--data-seed", 7)
@@ -30,13 +32,14 @@ def member(name, attributes):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Weights of a csvae and of a vae of drawn faces, and a judge that knows nothing."""
+    """Weights of a csvae and of a vae of drawn faces, and judges that know nothing."""
     root, names = tmp_path_factory.mktemp("models"), SyntheticFaces(1).attributes
     for name in ("csvae", "vae"):
         member(name, names).save_pretrained(root / name)
-    judge = AttributeClassifier(names, width=2)
-    torch.nn.init.zeros_(judge.head[-1].weight)
-    judge.save(root / "judge")
+    judges = [AttributeClassifier(names, architecture=name, width=4, size=16) for name in ARCHITECTURES]
+    for judge in judges:
+        torch.nn.init.zeros_(judge.head[-1].weight)
+    Judges(judges).save(root / "judges")
     return root
 
 
@@ -52,12 +55,12 @@ def measure(run):
 
 def test_one_model_is_measured_as_evaluate_does(measure, folders, tmp_path):
     output = tmp_path / "new/evaluation.json"
-    shown = measure("csvae", *DRAWN, "--judge", "judge", "--seed", 3, "-o", output)
+    shown = measure("csvae", *DRAWN, "--judges", "judges", "--seed", 3, "--photos", 8, "-o", output)
     model = member("csvae", SyntheticFaces(1).attributes)
     splits = [
         load_data("synthetic-faces", split=s, image_size=16, examples=40, seed=7) for s in ("train", "valid", "test")
     ]
-    expected = evaluate(model, *splits, AttributeClassifier.load("judge"), seed=3)
+    expected = evaluate(model, *splits, Judges.load("judges"), seed=3, put_back=put_back, photos=8)
     assert json.loads(output.read_text()) == expected
     assert "| Wearing_Hat |" in shown.stdout
     assert "leakage" in shown.stderr
@@ -65,11 +68,13 @@ def test_one_model_is_measured_as_evaluate_does(measure, folders, tmp_path):
 
 def test_models_are_compared_and_drawn(measure, tmp_path):
     output, plots = tmp_path / "both.json", tmp_path / "plots"
-    shown = measure("csvae", *DRAWN, "--judge", "judge", "--compare", "./vae", "-o", output, "--plots", plots)
+    options = ("--judges", "judges", "--photos", 0, "-o", output, "--plots", plots)
+    shown = measure("csvae", *DRAWN, "--compare", "./vae", *options)
     results = json.loads(output.read_text())["models"]
     assert {name: result["model"] for name, result in results.items()} == {"csvae": "csvae", "./vae": "vae"}
     rows = [line.split(" | ")[0] for line in shown.stdout.strip().splitlines()]
-    assert rows == ["| model", "| ---", "| csvae", "| ./vae"]
+    assert rows[:4] == ["| model", "| ---", "| csvae", "| ./vae"]
+    assert all(result["photos"] is None for result in results.values())
     assert "no planes-vae.png: expected subspaces of two numbers, got a model without subspaces" in shown.stderr
     drawn = sorted(path.name for path in plots.iterdir())
     traversals = [f"traversal-csvae-{name}.png" for name in results["csvae"]["attributes"]]
@@ -121,21 +126,21 @@ def test_eval_writes_the_figures_and_prints_a_table(run, weights, tmp_path, monk
         called[split] = (spec, attributes, image_size)
         return split
 
-    def evaluate(model, train_data, valid_data, test_data, judge, *, seed, progress):
-        progress("training the judge")
-        called["evaluate"] = (model.attributes, train_data, valid_data, test_data, judge, seed)
+    def evaluate(model, train_data, valid_data, test_data, judges, *, seed, progress, put_back, photos):
+        progress("training the judges")
+        called["evaluate"] = (model.attributes, train_data, valid_data, test_data, judges, seed, photos)
         return {"seed": seed}
 
     monkeypatch.setattr("csvae_hub.data.load_data", load_data)
     monkeypatch.setattr("csvae_hub.evaluation.evaluate", evaluate)
-    monkeypatch.setattr("csvae_hub.evaluation.markdown_table", lambda result: f"| seed | {result['seed']} |")
+    monkeypatch.setattr("csvae_hub.hub.card_tables.figures", lambda result, names: f"| seed | {result['seed']} |")
     output, model = tmp_path / "new/evaluation.json", shutil.copytree(weights, tmp_path / "model")
     result = run("eval", model, "--data", "faces", "--seed", 3, "-o", output)
     assert called["test"] == ("faces", ("Eyeglasses", "Smiling"), 16)
-    assert called["evaluate"] == (("Eyeglasses", "Smiling"), "train", "valid", "test", None, 3)
+    assert called["evaluate"] == (("Eyeglasses", "Smiling"), "train", "valid", "test", None, 3, 300)
     assert json.loads(output.read_text()) == {"seed": 3}
     assert "| seed | 3 |" in result.stdout
-    assert "training the judge" in result.stderr
+    assert "training the judges" in result.stderr
 
 
 def test_eval_names_data_that_is_not_there(run, weights, tmp_path):
@@ -152,7 +157,6 @@ def quick(monkeypatch, weights, tmp_path):
     monkeypatch.setattr(
         "csvae_hub.evaluation.compare", lambda models, *splits, **options: dict.fromkeys(models, result)
     )
-    monkeypatch.setattr("csvae_hub.evaluation.markdown_table", str)
     monkeypatch.setattr("csvae_hub.evaluation.comparison_table", str)
     monkeypatch.chdir(tmp_path)
     return shutil.copytree(weights, tmp_path / "model")

@@ -38,13 +38,14 @@ def test_sweep_draws_the_face_of_an_aligned_picture_and_of_a_photo(run, weights,
 
 @pytest.mark.parametrize("aligned", [True, False])
 def test_sweep_of_the_whole_photo_shows_it_at_each_step(run, weights, photos, aligned):
-    options = ("--aligned",) if aligned else ()
-    run("sweep", "photos/one.png", "Smiling", "--steps", 2, "--whole", "-o", "strip.png", "--model", weights, *options)
+    options = ("--model", weights, *(("--aligned",) if aligned else ()))
+    range_of = ("--from", "-8", "--to", "9", "--steps", 2)
+    run("sweep", "photos/one.png", "Smiling", *range_of, "--whole", "-o", "strip.png", *options)
     model = AttributeModel.from_pretrained(weights, device="cpu")
     editor = model if aligned else FaceEditor(model)
     strip = pixels("strip.png")
     assert strip.shape == (256, 2 * 256 + 2, 3)
-    for value, part in ((0.0, strip[:, :256]), (1.0, strip[:, 258:])):
+    for value, part in ((-8.0, strip[:, :256]), (9.0, strip[:, 258:])):
         assert np.array_equal(part, np.array(editor.edit("photos/one.png", {"Smiling": value})))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from csvae_hub import FaceEditor
 from csvae_hub.config import BackboneConfig, ModelConfig
-from csvae_hub.editing import Face, UnchangedWarning
+from csvae_hub.editing import Face
 from csvae_hub.editing.alignment import aligned, fit
 from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import FaceError, ImageError, MissingExtraError, NoFaceError, UnknownAttributeError
@@ -195,39 +194,6 @@ def test_true_and_false_leave_a_face_that_is_so_already_and_numbers_do_not(name)
     if name == "csvae":
         assert not same(opened.edit({"Smiling": float(present)}), photo)
         assert not same(opened.edit({"Smiling": "sample"}, generator=torch.Generator().manual_seed(0)), photo)
-
-
-def test_an_edit_that_changes_nothing_says_so(model, tmp_path):
-    editor = FaceEditor(model, Fixed(NEAR, FAR))
-    noise().save(tmp_path / "a.png")
-    opened = editor.open(tmp_path / "a.png", face="all")
-    opened.latents = replace(opened.latents, y=torch.tensor([[0.73, 0, 0], [0.1, 0, 0]]))
-    line = "Smiling: already so, by q(y|x) = {}; nothing changed: use a number to move it"
-    assert opened.unchanged({"Smiling": True, "Hat": 1.0}) == (f"face 0: {line.format('0.73')}",)
-    assert opened.unchanged({"Smiling": np.bool_(False), "Hat": "sample"}) == (f"face 1: {line.format('0.90')}",)
-    assert opened.unchanged({}) == opened.unchanged({"Smiling": 1.0}) == ()
-    (weak,) = opened.unchanged({"Smiling": 0.7}, is_changed=False)
-    assert weak.startswith("nothing changed: the edit hardly moves the decoded face")
-
-    largest = editor.open(noise()).latents.y[0, 0].item()
-    sure, there = max(largest, 1 - largest), largest > 0.5
-    words = re.escape(f"{tmp_path / 'a.png'}: {line.format(f'{sure:.2f}')}")
-    with pytest.warns(UnchangedWarning, match=f"^{words}$") as told:
-        edited = editor.edit(tmp_path / "a.png", {"Smiling": there})
-    assert told[0].filename == __file__
-    assert same(edited, noise())
-    for values in ({"Smiling": not there}, {"Smiling": "sample"}, {"Smiling": there, "Hat": 2.0}, {}):
-        editor.edit(tmp_path / "a.png", values)  # warnings are errors in these tests
-
-
-def test_the_older_name_of_two_ways_is_taken(editor):
-    opened = editor.open(noise())
-    for detail, paste in ((True, "difference"), (False, "whole")):
-        expected = opened.edit({"Hat": 1.0}, paste=paste)
-        assert same(opened.edit({"Hat": 1.0}, detail=detail), expected)
-        assert same(editor.edit(noise(), {"Hat": 1.0}, detail=detail), expected)
-    with pytest.raises(ValueError, match="paste: expected changed, difference, whole, got 'detail'"):
-        editor.edit(noise(), {"Hat": 1.0}, paste="detail")
 
 
 def test_a_face_that_is_so_already_keeps_its_latents_beside_one_that_is_not(editor):

@@ -15,7 +15,7 @@ def test_the_examples_on_photos_run(tmp_path, monkeypatch):
     text = (ROOT / "docs/photos.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     written = re.findall(r'save\("([\w-]+\.jpg)"\)', text)
-    assert len(examples) == 5
+    assert len(examples) == 6
     with Image.open(ROOT / "examples/astronaut-512.png") as photo:
         photo.convert("RGB").save(tmp_path / "photo.jpg", quality=95)
     shutil.copy(tmp_path / "photo.jpg", tmp_path / "before.jpg")

@@ -11,7 +11,8 @@ from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.data import SyntheticFaces
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import DataError
-from csvae_hub.evaluation import Judges, evaluate, markdown_table
+from csvae_hub.evaluation import Judges, evaluate
+from csvae_hub.hub.card_tables import figures
 from csvae_hub.models import CSVAE, list_models
 
 
@@ -55,7 +56,7 @@ def test_evaluate_measures_everything_of_every_model_and_the_same_twice(make_mem
         "variety",
         "leakage",
     ]
-    assert "| Left |" in markdown_table(result)
+    assert "| Left |" in figures(result, result["attributes"])
 
 
 def test_photos_are_measured_as_they_are_put_back(make_member, splits, judges):
@@ -73,9 +74,9 @@ def test_photos_are_measured_as_they_are_put_back(make_member, splits, judges):
         entry[d]["count"] for entry in result["photos"]["attributes"].values() for d in ("to_present", "to_absent")
     ]
     assert sum(n for n, values in seen if values) == sum(counts) == 100
-    table = markdown_table(result)
-    assert "| photos | " in table
-    assert max(line.count("|") - 1 for line in table.splitlines()) == 6
+    table = figures(result, result["attributes"])
+    assert "| Photos put back together: edits taken for the wished class, mean | " in table
+    assert max(line.count("|") - 1 for line in table.splitlines()) <= 6
 
 
 def test_drawn_data_has_a_truth(make_member):
@@ -101,7 +102,7 @@ def test_a_judge_at_chance_is_reported_and_not_counted(model, splits):
     result = evaluate(model, *splits, judges)
     assert result["judge"]["at_chance"] == ["Left", "Right"]
     assert result["attribute_change"]["wished"] is None
-    assert "A judge is at chance on Left, Right" in markdown_table(result)
+    assert "A judge is at chance on Left, Right" in figures(result, result["attributes"])
 
 
 def test_vectors_have_no_judge():
@@ -117,9 +118,9 @@ def test_vectors_have_no_judge():
     assert result["leakage"]["w_others"]["mlp"]["attributes"]["Above"]["reason"] == "the model has one attribute"
     assert result["variety"]["sampled"] > 0
     assert result["truth"] is None
-    table = markdown_table(result)
+    table = figures(result, result["attributes"])
     assert "wished" not in table
-    assert table.endswith(" | – |\n")
+    assert table.splitlines()[-1].startswith("| Above | ")
 
 
 def test_overlapping_splits_are_refused(model, splits, judges):

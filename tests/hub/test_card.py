@@ -46,6 +46,9 @@ def test_the_front_matter_says_what_the_files_and_the_author_say(faces):
 
 def test_figures_are_evaluation_results_of_the_test_split(faces):
     evaluation = hub.read_json(faces / "evaluation.json")
+    evaluation["photos"] = {"wished": 0.9, "worst": 0.8, "others": 0.1, "frechet_over_floor": 2.0}
+    evaluation["truth"] = {"distance": 0.1}
+    hub.write_json(faces / "evaluation.json", evaluation)
     data = ModelCard(make_card(faces, "me/faces-64", FIELDS)).data
     name, results = model_index_to_eval_results(data.to_dict()["model-index"])
     assert name == "faces-64"
@@ -102,14 +105,16 @@ def test_data_and_licence_come_from_training_json_but_a_path_of_the_author_s_doe
 
 
 def test_texts_from_files_can_t_break_out_of_their_place(tmp_path):
-    names = ("a | b\n# c", "<script>", 'x"]) `', "- d: *e*")
+    names = ("a | b # c", "<script>", 'x"]) `', "- d: *e*")
     backbone = BackboneConfig(name="mlp", width=4, features=8)
     create_model(ModelConfig(attributes=names, shape=(3,), z_dim=2, backbone=backbone)).save_pretrained(tmp_path)
-    hub.write_json(tmp_path / "evaluation.json", {"attribute_change": {"attributes": {}}})
+    evaluation = {"attribute_change": {"attributes": {}}, "judge": {"at_chance": ["d |\n# e"]}}
+    hub.write_json(tmp_path / "evaluation.json", evaluation)
     card = ModelCard(make_card(tmp_path, "me/x", {"tags": ["a: b\n---\nlicense: mit"]}))
     assert card.data.license is None
     assert "<script>" not in card.text
-    assert "\n# c" not in card.text
+    assert "\n# e" not in card.text
+    assert r"A judge is at chance on d \| # e:" in card.text
     assert r"a \| b # c" in card.text
     (code,) = [block for block in card.text.split("```") if block.startswith("python")]
     compile(code.removeprefix("python"), "card", "exec")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from csvae_hub import hub
+from csvae_hub.config import ModelConfig
 from csvae_hub.errors import (
     ConfigError,
     CorruptWeightsError,
@@ -18,6 +19,7 @@ from csvae_hub.errors import (
     WeightsError,
     WeightsVersionError,
 )
+from csvae_hub.models import AttributeModel
 
 CONFIG = {"model": "csvae", "attributes": ["Smiling", "Über"]}
 
@@ -235,6 +237,25 @@ def test_what_is_no_hub_repo_has_no_revisions_and_needs_no_token(packaged, name)
         ValueError, match="^revision: expected None, since .* is a folder and has no revisions, got 'v1'"
     ):
         hub.resolve(name, revision="v1")
+
+
+@pytest.mark.parametrize("device", ["meta", torch.device("meta")])
+def test_weights_are_not_loaded_to_a_device_without_numbers(device):
+    with pytest.raises(
+        ValueError, match=r"^device: expected one that holds numbers, such as 'cpu' or 'cuda', got 'meta'"
+    ):
+        AttributeModel.from_pretrained("celeba-64", device=device)
+
+
+@pytest.mark.parametrize("depth", ["old", "new"])
+def test_the_config_of_a_model_is_read_without_its_versions(tmp_path, depth):
+    said = {"attributes": ["Smiling"], "csvae_hub_version": "0.1.0"}
+    said |= {"adversary_depth": 1, "adversary_width": 8} if depth == "old" else {"adversary": [8], "correction": True}
+    hub.save_weights(tmp_path, said, some_state())
+    assert hub.read_model_config(tmp_path) == ModelConfig(("Smiling",), adversary=(8,), correction=True)
+    hub.save_weights(tmp_path, {**said, "extra": 1}, some_state())
+    with pytest.raises(ConfigError, match="^unknown key 'extra'"):
+        hub.read_model_config(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["hf-hub:faces-64", "hf-hub:/etc/passwd", "hf-hub:a/b/c", "hf-hub:", "hf-hub:../a"])

@@ -15,12 +15,17 @@ SIBLINGS = {"vae": VAE, "cond-vae": CondVAE, "cond-vae-info": CondVAEInfo}
 TOLD = ["cond-vae", "cond-vae-info"]
 
 
-def make(name, vectors=False, seed=0):
+PICTURES = {"shape": (3, 16, 16), "z_dim": 8, "backbone": BackboneConfig(width=4, features=16, film=True)}
+KINDS = {
+    "pictures": PICTURES,
+    "z with places": {**PICTURES, "z_grid": 4, "z_dim": 32},
+    "vectors": {"shape": (5,), "z_dim": 8, "backbone": BackboneConfig(name="mlp", width=8, features=16)},
+}
+
+
+def make(name, kind="pictures", seed=0):
     torch.manual_seed(seed)
-    kind = {"shape": (3, 16, 16), "backbone": BackboneConfig(width=4, features=16, film=True)}
-    if vectors:
-        kind = {"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)}
-    config = ModelConfig(attributes=("Smiling", "Hat", "Young"), model=name, z_dim=8, adversary=(8,), **kind)
+    config = ModelConfig(attributes=("Smiling", "Hat", "Young"), model=name, adversary=(8,), **KINDS[kind])
     model = create_model(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -31,7 +36,7 @@ def make(name, vectors=False, seed=0):
     return model.eval()
 
 
-@pytest.fixture(params=[(name, vectors) for name in SIBLINGS for vectors in (False, True)], ids=str)
+@pytest.fixture(params=[(name, kind) for name in SIBLINGS for kind in KINDS], ids=str)
 def model(request):
     return make(*request.param)
 
@@ -48,7 +53,7 @@ def test_no_model_inherits_from_a_sibling():
 
 def test_the_latents_have_no_subspaces(model):
     latents = model.encode(some(model))
-    assert latents.z.shape == (4, 8)
+    assert latents.z.shape == (4, model.config.z_dim)
     assert latents.w.shape == (4, 3, 0)
     assert set(latents.y.unique().tolist()) <= {0.0, 1.0}
 
@@ -62,8 +67,9 @@ def test_a_generator_makes_a_pass_the_same_again(model):
 
 
 @pytest.mark.parametrize("name", SIBLINGS)
-def test_saved_and_loaded_models_give_the_same_pixels_to_the_bit(name, tmp_path):
-    model = make(name)
+@pytest.mark.parametrize("kind", ["pictures", "z with places"])
+def test_saved_and_loaded_models_give_the_same_pixels_to_the_bit(name, kind, tmp_path):
+    model = make(name, kind)
     model.save_pretrained(tmp_path / "model")
     x = some(model)
     for loader in (SIBLINGS[name], AttributeModel):
@@ -74,10 +80,11 @@ def test_saved_and_loaded_models_give_the_same_pixels_to_the_bit(name, tmp_path)
         CSVAE.from_pretrained(tmp_path / "model")
 
 
-def test_what_the_encoder_is_told():
+@pytest.mark.parametrize("kind", ["pictures", "z with places"])
+def test_what_the_encoder_is_told(kind):
     x, absent, present = torch.rand(4, 3, 16, 16), torch.zeros(4, 3), torch.ones(4, 3)
     for name in SIBLINGS:
-        model = make(name)
+        model = make(name, kind)
         same = torch.equal(model.encode(x, absent).z, model.encode(x, present).z)
         assert same == (name != "cond-vae")
 
@@ -94,9 +101,10 @@ def test_what_the_decoder_is_told():
 
 
 @pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize("kind", ["pictures", "z with places"])
 @pytest.mark.parametrize(("value", "y"), [(True, 1.0), (False, 0.0), (0.3, 0.3), (1.5, 1.5), ("sample", 1.0)])
-def test_a_told_model_changes_y_and_nothing_else(name, value, y):
-    model = make(name)
+def test_a_told_model_changes_y_and_nothing_else(name, kind, value, y):
+    model = make(name, kind)
     latents = model.encode(some(model))
     edited = model.set_attribute(latents, "Hat", value)
     assert torch.equal(edited.z, latents.z)

@@ -12,9 +12,9 @@ import torch
 
 from csvae_hub.errors import ConfigError
 from csvae_hub.training import recipes
-from csvae_hub.training.parts import balanced, confusion, critic, stronger_adversary
+from csvae_hub.training.parts import critic, stronger_adversary
 from csvae_hub.training.recipes import Recipe, find_part, list_recipes, load_recipe, objective_of, train
-from csvae_hub.training.steps import Part
+from csvae_hub.training.steps import NoOptions, Part, Weighted
 
 SMALL = """
 [model]
@@ -96,7 +96,7 @@ def test_options_that_are_made_already_are_kept_and_the_caller_s_table_is_left_a
     options, table = critic.Options(realism=2.0), {"weight": 3.0}
     given = {"critic": options, "confusion": table}
     recipe = Recipe(load_recipe("celeba-64").model, parts=given)
-    assert recipe.parts == {"critic": options, "confusion": confusion.Options(weight=3.0)}
+    assert recipe.parts == {"critic": options, "confusion": Weighted(weight=3.0)}
     assert given == {"critic": options, "confusion": table}
 
 
@@ -135,8 +135,8 @@ def test_overrides_are_tomls_values_or_text(small):
     assert recipe.model.learn_priors
     assert recipe.data.source == "some/folder"
     assert recipe.parts == {
-        "balanced": balanced.Options(),
-        "confusion": confusion.Options(weight=5.0),
+        "balanced": NoOptions(),
+        "confusion": Weighted(weight=5.0),
         "critic": critic.Options(realism=1.0),
         "stronger_adversary": stronger_adversary.Options(),
     }
@@ -159,6 +159,12 @@ def test_overrides_are_tomls_values_or_text(small):
         ({"parts.critic.realism": "much"}, r"parts\.critic\.realism: expected float, got 'much'"),
         ({"parts.critic": "true"}, r"parts\.critic: expected an object of named fields, got bool"),
         ({"parts.confusion.weight": "-1"}, r"parts\.confusion\.weight: expected a number of 0 or more, got -1.0"),
+        ({"parts.invariance.weight": "nan"}, r"parts\.invariance\.weight: expected a number of 0 or more, got nan"),
+        ({"parts.critic.realism": "inf"}, r"parts\.critic\.realism: expected a number of 0 or more, got inf"),
+        ({"parts.critic.matching": "-1"}, r"parts\.critic\.matching: expected a number of 0 or more, got -1.0"),
+        ({"parts.critic.locality": "-1"}, r"parts\.critic\.locality: expected a number of 0 or more, got -1.0"),
+        ({"parts.rest.weight": "-1"}, r"parts\.rest\.weight: expected a number of 0 or more, got -1.0"),
+        ({"parts.balanced.weight": "1"}, r"unknown key 'parts\.balanced\.weight': remove it"),
         ({"parts.rest.epochs": "0"}, r"parts\.rest\.epochs: expected 1 or more, got 0"),
         ({"data.examples": "0"}, r"data\.examples: expected 1 or more, got 0"),
     ],

@@ -1,8 +1,11 @@
-"""Checkpoints: whole or not there, and equal to the bit when read."""
+"""Checkpoints: whole or not there, and a run goes on from them to the same bits. As a script, a writer to be killed."""
 
 from __future__ import annotations
 
+import json
 import os
+import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +15,12 @@ import pytest
 import torch
 from torch import nn
 
+from csvae_hub import erasure
+from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import ConfigError
 from csvae_hub.training import resume
+from csvae_hub.training.config import TrainerConfig
+from csvae_hub.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -169,7 +176,121 @@ def test_another_run_s_checkpoint_is_refused_and_the_field_named(tmp_path):
             resume.check_identity(now, resume.flat(then), tmp_path)
 
 
-if __name__ == "__main__":
-    start = int(sys.argv[2])
+# -- runs: one that was stopped and one that was left alone end in the same weights -----------------------------------
+
+CONFIG = TrainerConfig(epochs=3, batch_size=8)
+ADVERSARY = {"stronger_adversary": {"steps": 2, "memory": 3}}
+REST = {"rest": {"weight": 1.0}}
+RUNS = {
+    "the paper": {},
+    "a critic and an eraser": {"parts": {"critic": {}, "eraser": {}, "balanced": {}, **ADVERSARY}, "erase": True},
+    "a flow and a rest": {"parts": {"confusion": {}, "invariance": {}, "flow": {}, **ADVERSARY, **REST}, "flow": 8},
+    "a critic in a rest": {"parts": {"critic": {}, "eraser": {}, **ADVERSARY, **REST}, "erase": True},
+    "a grid": {"parts": {"critic": {}, **ADVERSARY}, "z_grid": 4, "z_dim": 32},
+    "cond-vae-info": {"kind": "cond-vae-info", "parts": {"critic": {}, "flow": {}, **ADVERSARY, **REST}, "flow": 8},
+    "cond-vae": {"kind": "cond-vae", "parts": {"critic": {}, **REST}},
+    "vae": {"kind": "vae", "parts": {"critic": {}, **REST}},
+}
+STOPS = [
+    *(("a flow and a rest", stop) for stop in (7, 10, 12)),
+    *((name, 12 if "rest" in run.get("parts", {}) else 7) for name, run in RUNS.items()),
+]
+
+
+@pytest.fixture
+def trainer(build, data):
+    def make(name, folder, **options):
+        return Trainer(build(**RUNS[name]), CONFIG, data(), None, folder, quiet=True, **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def wholes():
+    """What each run ends in when it is left alone."""
+    return {}
+
+
+def whole(wholes, trainer, name):
+    if name not in wholes:
+        run = trainer(name, None)
+        wholes[name] = run.fit().state_dict(), run.objective.state_dict()
+    return wholes[name]
+
+
+def assert_equal_to_the_bit(a, b):
+    assert a.keys() == b.keys()
+    for name, value in a.items():  # NaN, a label that is missing, counts as equal
+        assert value.shape == b[name].shape, name
+        assert value.contiguous().numpy().tobytes() == b[name].contiguous().numpy().tobytes(), name
+
+
+@pytest.mark.parametrize(("name", "stop"), sorted(set(STOPS)))
+def test_a_run_that_was_stopped_before_at_or_in_the_rest_goes_on_to_the_same_bits(
+    tmp_path, trainer, wholes, monkeypatch, name, stop
+):
+    run = trainer(name, tmp_path, checkpoint_minutes=0.0)
+    step = run.train_step
+
+    def breaks(x, y, batch):
+        if batch == stop:
+            raise KeyboardInterrupt
+        return step(x, y, batch)
+
+    monkeypatch.setattr(run, "train_step", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        run.fit()
+    resumed = trainer(name, tmp_path)
+    model = resumed.fit()
+    assert_equal_to_the_bit(model.state_dict(), whole(wholes, trainer, name)[0])
+    assert_equal_to_the_bit(resumed.objective.state_dict(), whole(wholes, trainer, name)[1])
+
+
+@pytest.mark.parametrize("name", ["a critic and an eraser", "a flow and a rest"])
+def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_bits(tmp_path, trainer, wholes, name):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, __file__, str(tmp_path), name], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not any(6 < int(path.name[6:]) < 10 for path in tmp_path.glob("checkpoints/batch-*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.07)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "model").exists()
+    resumed = trainer(name, tmp_path)
+    assert_equal_to_the_bit(resumed.fit().state_dict(), whole(wholes, trainer, name)[0])
+    assert_equal_to_the_bit(resumed.objective.state_dict(), whole(wholes, trainer, name)[1])
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [e["batch"] for e in entries if e["kind"] == "epoch"] == [5, 10, 15]
+    batches = [e["batch"] for e in entries if e["kind"] == "batch"]
+    assert batches == sorted(set(batches))
+
+
+class SlowData(AttributeData):
+    """Gives its batches slowly, so that there is time to be killed."""
+
+    def batch(self, indices):
+        time.sleep(0.1)
+        return super().batch(indices)
+
+
+def slow_run(folder, name):
+    helpers = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
+    erasure.STEPS = 20
+    data = helpers["_data"]()
+    slow = SlowData(data.images, data.labels, data.attributes)
+    Trainer(helpers["_build"](**RUNS[name]), CONFIG, slow, None, folder, quiet=True, checkpoint_minutes=0.0).fit()
+
+
+def endless_writer(folder, start):
     for number in range(start + 1, start + 10_000):
-        resume.save_checkpoint(Path(sys.argv[1]), number, {"x": torch.full((100_000,), number)}, {})
+        resume.save_checkpoint(folder, number, {"x": torch.full((100_000,), number)}, {})
+
+
+if __name__ == "__main__":
+    folder, argument = Path(sys.argv[1]), sys.argv[2]
+    endless_writer(folder, int(argument)) if argument.isdigit() else slow_run(folder, argument)

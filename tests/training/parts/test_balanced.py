@@ -8,8 +8,8 @@ import torch
 
 from csvae_hub import losses
 from csvae_hub.errors import ConfigError
-from csvae_hub.training.parts.balanced import Balanced, Options
-from csvae_hub.training.steps import Objective
+from csvae_hub.training.parts.balanced import Balanced
+from csvae_hub.training.steps import NoOptions, Objective
 
 
 def test_the_base_rates_are_counted_where_there_are_labels(build, data):
@@ -23,7 +23,7 @@ def test_the_base_rates_are_counted_where_there_are_labels(build, data):
 def test_a_rate_is_kept_from_0_and_1(build, data):
     examples = data()
     examples.labels[:] = [0.0, 1.0, np.nan]
-    objective = Objective(build().model, parts=[(Balanced, Options())], data=examples)
+    objective = Objective(build().model, parts=[(Balanced, NoOptions())], data=examples)
     torch.testing.assert_close(objective.base_rate(), torch.tensor([0.01, 0.99, 0.5]))
 
 
@@ -41,4 +41,4 @@ def test_the_adversary_s_loss_and_the_term_against_it_are_balanced(build, batch)
 
 def test_it_needs_data(build):
     with pytest.raises(ConfigError, match=r"^parts\.balanced: expected training data, to count the classes, got None"):
-        Objective(build().model, parts=[(Balanced, Options())])
+        Objective(build().model, parts=[(Balanced, NoOptions())])

@@ -10,8 +10,7 @@ from torch.distributions import Bernoulli, Independent
 
 from csvae_hub import losses
 from csvae_hub.distributions import bernoullis
-from csvae_hub.errors import ConfigError
-from csvae_hub.training.parts.confusion import Options, confusion
+from csvae_hub.training.parts.confusion import confusion
 
 
 def test_it_is_the_divergence_from_knowing_nothing():
@@ -45,9 +44,3 @@ def test_the_part_adds_it_for_the_adversary_s_answer(build, batch, kind):
 def test_a_model_without_an_adversary_has_none(build, batch):
     objective = build("cond-vae", parts={"confusion": {}})
     assert "confusion" not in objective.generative_step(*batch(objective))[1].terms
-
-
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-def test_its_weight_is_a_number_of_0_or_more(value):
-    with pytest.raises(ConfigError, match=r"^parts\.confusion\.weight: expected a number of 0 or more, got"):
-        Options(weight=value)

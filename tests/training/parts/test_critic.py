@@ -148,9 +148,3 @@ def test_the_critic_changes_the_momentum_of_the_model_s_optimiser(build):
 def test_a_critic_needs_pictures(build):
     with pytest.raises(ConfigError, match=r"^parts\.critic: expected a model of pictures, got \(5,\)$"):
         build(parts={"critic": {}}, data="vectors")
-
-
-@pytest.mark.parametrize("name", ["realism", "matching", "locality"])
-def test_weights_are_numbers_of_0_or_more(build, name):
-    with pytest.raises(ConfigError, match=rf"^parts\.critic\.{name}: expected a number of 0 or more, got -1.0$"):
-        build(parts={"critic": {name: -1.0}})

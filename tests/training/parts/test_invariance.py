@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from csvae_hub.distributions import diagonal_gaussian
-from csvae_hub.errors import ConfigError
-from csvae_hub.training.parts.invariance import Options, invariance
+from csvae_hub.training.parts.invariance import invariance
 
 
 def test_it_is_what_monte_carlo_finds():
@@ -49,9 +48,3 @@ def test_its_gradient_reaches_the_encoder_alone(build, batch, trained):
     assert "model.q_z.head.weight" in trained(objective)
     decoder = ("model.backbone.pixels", "model.backbone.up", "model.backbone.start", "model.q_w", "model.q_y")
     assert not {name for name in trained(objective) if name.startswith((*decoder, "model.adversary"))}
-
-
-@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
-def test_its_weight_is_a_number_of_0_or_more(value):
-    with pytest.raises(ConfigError, match=r"^parts\.invariance\.weight: expected a number of 0 or more, got"):
-        Options(weight=value)

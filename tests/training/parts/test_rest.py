@@ -8,8 +8,10 @@ from torch.distributions import Bernoulli
 
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
+from csvae_hub.training.config import TrainerConfig
 from csvae_hub.training.parts._common import switch_one_attribute
 from csvae_hub.training.parts.rest import Options, consistency, disturbed
+from csvae_hub.training.trainer import Trainer
 
 FROZEN = ("model.backbone.down", "model.backbone.features", "model.q_y", "model.q_z", "model.adversary_net")
 OTHERS = {"confusion": {}, "invariance": {}, "stronger_adversary": {"steps": 2, "memory": 2}}
@@ -153,6 +155,82 @@ def test_disturbing_keeps_shape_and_range_and_lets_gradients_through():
     assert images.grad.abs().sum() > 0
 
 
+# -- the rest of a run ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(build, data):
+    def make(epochs=3, rest=1, schedule="cosine", **options):
+        objective = build(parts={"rest": {"epochs": rest}, "flow": {}, **OTHERS}, flow=8)
+        config = TrainerConfig(epochs=epochs, batch_size=8, schedule=schedule)
+        return Trainer(objective, config, data(), None, quiet=True, **options)
+
+    return make
+
+
+def test_the_averaged_weights_go_on_and_the_flow_is_fitted_to_all_data_and_its_mirror_images(run, monkeypatch, state):
+    trainer, seen = run(), []
+    begin, objective = trainer.objective.begin_rest, trainer.objective
+
+    def spied(examples):
+        examples = list(examples)
+        seen.append((state(objective.model), state(trainer.average), examples))
+        begin(examples)
+        seen.append((state(objective.model), state(trainer.average), []))
+
+    monkeypatch.setattr(objective, "begin_rest", spied)
+    model = trainer.fit()
+    (before, average, examples), (after, _, _) = seen
+    assert all(torch.equal(average[name], value) for name, value in before.items())
+    assert {
+        name.rpartition(".couplings")[0] or name for name in after if not torch.equal(after[name], before[name])
+    } >= {"q_z.flow"}
+    assert all(torch.equal(after[name], value) for name, value in before.items() if not name.startswith("q_z.flow"))
+    x, y = (torch.cat(tensors) for tensors in zip(*examples, strict=True))
+    assert len(x) == len(y) == 80
+    assert torch.equal(x[40:], x[:40].flip(-1))
+    for name, value in model.state_dict().items():  # the averaged encoder stayed at rest
+        if name.startswith(("q_z.", "q_y.", "backbone.down.", "backbone.features")):
+            assert torch.equal(value, after[name]), name
+
+
+def test_the_optimiser_and_the_schedule_begin_anew(run, monkeypatch):
+    trainer, rates = run(epochs=4, rest=2), []
+    step = trainer.train_step
+
+    def noted(x, y, batch):
+        means = step(x, y, batch)
+        group = trainer.optimizers["generative"]
+        rates.append(group.param_groups[0]["lr"] / 1e-3)
+        steps = {int(values["step"]) for values in group.state_dict()["state"].values()}
+        assert steps == {batch % 10 + 1}
+        return means
+
+    monkeypatch.setattr(trainer, "train_step", noted)
+    trainer.fit()
+    assert rates[0] == rates[10] == 1
+    assert rates[5] == rates[15] == pytest.approx(0.5)
+    assert max(rates[9], rates[19]) < 0.03
+
+
+def test_the_adversary_stops_learning(run, state, changed, monkeypatch):
+    trainer, seen = run(), []
+    begin = trainer.objective.begin_rest
+    net = trainer.objective.model.adversary_net
+    monkeypatch.setattr(trainer.objective, "begin_rest", lambda e: (begin(e), seen.append(state(net))))
+    first = state(net)
+    trainer.fit()
+    assert changed(first, net)
+    assert changed(seen[0], net) == set()
+
+
+@pytest.mark.parametrize("rest", [3, 4])
+def test_not_all_epochs_can_be_rest(run, rest):
+    words = rf"^parts\.rest\.epochs: expected fewer than epochs, got {rest}$"
+    with pytest.raises(ConfigError, match=words):
+        run(epochs=3, rest=rest)
+
+
 # -- the options ------------------------------------------------------------------------------------------------------
 
 
@@ -162,14 +240,6 @@ def test_a_weight_needs_pictures(build):
     build(parts={"rest": {}}, data="vectors")
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"epochs": 0}, r"^parts\.rest\.epochs: expected 1 or more, got 0$"),
-        ({"weight": -1.0}, r"^parts\.rest\.weight: expected a number of 0 or more, got -1.0$"),
-        ({"weight": float("nan")}, r"^parts\.rest\.weight: expected a number of 0 or more, got nan$"),
-    ],
-)
-def test_what_can_not_be_is_refused(options, words):
-    with pytest.raises(ConfigError, match=words):
-        Options(**options)
+def test_there_is_an_epoch_of_it():
+    with pytest.raises(ConfigError, match=r"^parts\.rest\.epochs: expected 1 or more, got 0$"):
+        Options(epochs=0)
