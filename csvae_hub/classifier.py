@@ -54,12 +54,8 @@ class AttributeClassifier(nn.Module):
         self.attributes, self.architecture = tuple(attributes), architecture
         self.width, self.depth, self.size, self.channels, self.dropout = width, depth, size, channels, dropout
         self.body, self.num_features = ARCHITECTURES[architecture](channels, width, depth)
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(16 * self.num_features, len(attributes)),
-        )
+        linear = nn.Linear(16 * self.num_features, len(attributes))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(dropout), linear)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] to logits (B, k)."""
@@ -97,11 +93,7 @@ class AttributeClassifier(nn.Module):
         return self.read(images, batch_size=batch_size)[0]
 
     def save(self, folder: str | Path) -> None:
-        """Writes config.json (sizes and attributes) and model.safetensors, each replaced whole.
-
-        Raises:
-            WeightsError: the folder's name is taken by a file.
-        """
+        """Writes config.json (sizes and attributes) and model.safetensors, each replaced whole."""
         sizes = {name: getattr(self, name) for name in _SIZES}
         config = {"format_version": FORMAT_VERSION, "model": NAME, "attributes": list(self.attributes), **sizes}
         save_weights(folder, config, self.state_dict())

@@ -21,7 +21,6 @@ from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel, Latents
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Range: TypeAlias = tuple[float, float]
@@ -34,9 +33,8 @@ def edits_against_leakage(
 ) -> Figure:
     """A point for each model and seed: edits taken for the wished class (up) against leakage from z (right).
 
-    Args:
-        results: by the models' names what `evaluate` gave, or several such results, over seeds.
-        probe: "mlp" or "logistic"; the greatest ROC AUC over the attributes is drawn.
+    The results are by the models' names what `evaluate` gave, or several such results, over seeds. Of the probe, "mlp"
+    or "logistic", the greatest ROC AUC over the attributes is drawn.
 
     Raises:
         ValueError: no result, an unknown probe, or a result without wished edits or leakage.
@@ -46,7 +44,8 @@ def edits_against_leakage(
         raise ValueError(
             f"expected at least one result and the probe mlp or logistic, got {len(results)} and {probe!r}"
         )
-    figure, axes = _figure(5, 4)
+    figure = _figure(5, 4)
+    axes = figure.subplots()
     for name, found in results.items():
         runs = [found] if isinstance(found, Mapping) else found
         points = [(run["leakage"]["z"][probe]["max"], (run["attribute_change"] or {}).get("wished")) for run in runs]
@@ -79,11 +78,8 @@ def subspace_planes(
     points are coloured by the attribute of the plane itself: blue where present, orange where absent, grey where the
     label is missing. Elsewhere the two colours should lie alike.
 
-    Args:
-        latents: of N examples, w of shape (N, k, 2) or more.
-        labels: (N, k), 0, 1 or NaN, in the order of `latents.attributes`.
-        names: the attributes that are rows and columns; by default all.
-        most: so many points are drawn, the first ones.
+    w has the shape (N, k, 2) or more; the labels (N, k) are 0, 1 or NaN, in the order of `latents.attributes`. `names`
+    are the rows and columns, by default all; the first `most` points are drawn.
 
     Raises:
         ValueError: subspaces of fewer than two numbers, or labels of another shape.
@@ -96,14 +92,15 @@ def subspace_planes(
     names = latents.attributes if names is None else names
     columns = [latents.index(name) for name in names]
     side = 1.5 * len(columns) + 0.8
-    figure = _blank(side, side)
+    figure = _figure(side, side)
     figure.suptitle("blue: present, orange: absent", fontsize=8)
     panels = figure.subplots(len(columns), len(columns), squeeze=False, sharex="row", sharey="row")
     for row, i in zip(panels, columns, strict=True):
         w = latents.w[:, i].float().cpu()
         points = (w[:most] @ plane(w, latents.y[:, i].cpu()).T).numpy()
         for axes, j in zip(row, columns, strict=True):
-            axes.scatter(*points.T, c=_colours(labels[:most, j]), s=2, linewidths=0)
+            colours = [UNKNOWN if np.isnan(label) else PRESENT if label else ABSENT for label in labels[:most, j]]
+            axes.scatter(*points.T, c=colours, s=2, linewidths=0)
             axes.tick_params(labelsize=6)
             for spine in axes.spines.values():
                 spine.set_linewidth(2.0 if i == j else 0.5)
@@ -164,7 +161,8 @@ def traversal(
         raise ValueError(f"extent: expected two ranges from a lower to a higher number, got {extent}")
     second, first = torch.meshgrid(torch.linspace(up[1], up[0], steps), torch.linspace(*across, steps), indexing="ij")
     pictures = _grid(model, latents, name, origin + torch.stack([first, second], -1) @ axes_of_w)
-    figure, axes = _figure(1 + 0.7 * steps, 1 + 0.7 * steps)
+    figure = _figure(1 + 0.7 * steps, 1 + 0.7 * steps)
+    axes = figure.subplots()
     margins = [(end - start) / (steps - 1) / 2 for start, end in (across, up)]
     edges = (across[0] - margins[0], across[1] + margins[0], up[0] - margins[1], up[1] + margins[1])
     axes.imshow(pictures.numpy(), extent=edges, aspect="auto", interpolation="bicubic")
@@ -219,22 +217,10 @@ def _check_planes(w_dim: int) -> None:
 
 def _grid(model: AttributeModel, latents: Latents, name: str, points_of_w: Tensor) -> Tensor:
     """Pictures of all points (rows, columns, w_dim) as one, float32 (rows · S, columns · S, 3)."""
-    decoded: list[Tensor] = []
-    for points in points_of_w.flatten(0, 1).split(64):
-        rows = latents[torch.zeros(len(points), dtype=torch.long, device=latents.z.device)]
-        decoded.append(model.decode(model.edit(rows, {name: points})).float().cpu())
-    pictures = torch.cat(decoded).expand(-1, 3, -1, -1)
+    edits = (model.edit(Latents.cat([latents] * len(w)), {name: w}) for w in points_of_w.flatten(0, 1).split(64))
+    pictures = torch.cat([model.decode(edit).float().cpu() for edit in edits]).expand(-1, 3, -1, -1)
     return rearrange(pictures, "(rows columns) c h w -> (rows h) (columns w) c", rows=len(points_of_w))
 
 
-def _colours(labels: NDArray[np.float32]) -> list[str]:
-    return [UNKNOWN if np.isnan(label) else PRESENT if label else ABSENT for label in labels]
-
-
-def _blank(width: float, height: float) -> Figure:
+def _figure(width: float, height: float) -> Figure:
     return require("matplotlib.figure", "plot").Figure(figsize=(width, height), layout="constrained")
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = _blank(width, height)
-    return figure, figure.subplots()

@@ -61,15 +61,11 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         rows: NDArray[np.int64] | None = None,
     ) -> None:
         n, k = len(images), len(attributes)
-        expect(
-            (images.dtype, images.ndim) in ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2)),
-            "images: expected pictures as uint8 (N, C, H, W) or vectors as float32 (N, D), "
-            f"got {images.dtype} {images.shape}",
-        )
-        expect(
-            labels.shape == (n, k),
-            f"labels: expected one row an example and one column an attribute, {(n, k)}, got {labels.shape}",
-        )
+        got, kinds = f"got {images.dtype} {images.shape}", ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2))
+        pictures = "pictures as uint8 (N, C, H, W) or vectors as float32 (N, D)"
+        expect((images.dtype, images.ndim) in kinds, f"images: expected {pictures}, {got}")
+        rule = f"one row an example and one column an attribute, {(n, k)}"
+        expect(labels.shape == (n, k), f"labels: expected {rule}, got {labels.shape}")
         known = (labels == 0) | (labels == 1) | np.isnan(labels)
         expect(known.all(), "labels: expected 0 (absent), 1 (present) or NaN (missing), got other values")
         expect(len(set(attributes)) == k, f"attributes: expected each name once, got {', '.join(attributes)}")
@@ -158,8 +154,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             UnknownAttributeError: a name that the data lacks; the error suggests near ones.
         """
-        columns = column_indices(attributes, self.attributes)
-        labels = self.labels[:, columns]
+        labels = self.labels[:, column_indices(attributes, self.attributes)]
         return AttributeData(self.images, labels, attributes, self.files, renderer=self._renderer, rows=self._rows)
 
     def subset(self, indices: Indices) -> AttributeData:
@@ -182,11 +177,7 @@ def _rows(indices: Indices) -> NDArray[np.int64]:
 
 
 def column_indices(attributes: Sequence[str], known: Sequence[str], owner: str = "This data") -> list[int]:
-    """The position of each attribute among the known ones.
-
-    Raises:
-        UnknownAttributeError: an unknown name; the error suggests near ones.
-    """
+    """The position of each attribute among the known ones; an `UnknownAttributeError` where one is not."""
     for name in attributes:
         if name not in known:
             raise unknown_attribute(name, known, owner)
@@ -196,35 +187,24 @@ def column_indices(attributes: Sequence[str], known: Sequence[str], owner: str =
 def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], where: str) -> NDArray[np.float32]:
     """Text cells, N rows of k, as labels (N, k): 1 or True present; 0, -1 or False absent; empty or NaN missing.
 
-    Raises:
-        DataError: another cell, or a column with both 0 and -1, which is ambiguous.
+    A column with both 0 and -1 is ambiguous and refused.
     """
     values = np.empty((len(cells), len(attributes)), dtype=np.float32)
     for i, row in enumerate(cells):
-        try:
-            values[i] = [_CELLS[cell] for cell in row]
-        except KeyError as error:
-            name = next(name for name, cell in zip(attributes, row, strict=True) if cell not in _CELLS)
-            raise DataError(
-                f"{where}: column {name!r}: expected 0 or 1, -1 or 1, or nothing where the label is missing, "
-                f"got {error.args[0]!r}"
-            ) from None
+        for name, cell in zip(attributes, row, strict=True):
+            if cell not in _CELLS:
+                rule = "0 or 1, -1 or 1, or nothing where the label is missing"
+                raise DataError(f"{where}: column {name!r}: expected {rule}, got {cell!r}")
+        values[i] = [_CELLS[cell] for cell in row]
     for name, column in zip(attributes, values.T, strict=True):
-        expect(
-            not ({0, -1} <= set(column.tolist())),
-            f"{where}: column {name!r} has both 0 and -1: for absent write one of them, for missing nothing",
-        )
+        both, remedy = {0, -1} <= set(column.tolist()), "for absent write one of them, for missing nothing"
+        expect(not both, f"{where}: column {name!r} has both 0 and -1: {remedy}")
     return np.where(values == -1, np.float32(0), values)
 
 
 def check_split(split: str, known: Sequence[str], where: str) -> None:
-    """Checks that the data has this split; `all` always passes.
-
-    Raises:
-        DataError: it has not; the error names the known splits.
-    """
+    """Checks that the data has this split; `all` always passes."""
     if split != "all" and split not in known:
         hint = did_you_mean(split, (*known, "all"))
-        raise DataError(
-            f"{where} has no split {split!r}{':' if hint else '.'}{hint} Splits here: {', '.join(known)}; all takes all"
-        )
+        hint = f":{hint}" if hint else "."
+        raise DataError(f"{where} has no split {split!r}{hint} Splits here: {', '.join(known)}; all takes all")

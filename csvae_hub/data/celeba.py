@@ -30,13 +30,9 @@ def load_celeba(
     Expects `img_align_celeba/`, `list_attr_celeba.txt` and `list_eval_partition.txt` in `root` or, as torchvision lays
     them out, in `root/celeba`. CelebA is licensed for non-commercial research only.
 
-    Args:
-        root: the folder.
-        attributes: names out of the 40, in order; the default is all.
-        split: `train`, `valid` or `test`, CelebA's official partitions; `all` takes every picture.
-        image_size: side of the square pictures in pixels.
-        cache_dir: where decoded pictures are kept; by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`.
-        download: let torchvision fetch missing files into `root/celeba` (1.4 GB; needs the package gdown).
+    The attributes are names out of the 40, in order, by default all; the split is one of CelebA's own, `train`, `valid`
+    or `test`, or `all`. Decoded pictures are kept in `cache_dir`, by default `$CSVAE_HUB_CACHE` or
+    `~/.cache/csvae-hub`. With `download` torchvision fetches missing files into `root/celeba` (1.4 GB; needs gdown).
 
     Raises:
         DataError: a missing or broken file, a picture that isn't 178×218, an unknown split, a failed download.
@@ -89,8 +85,8 @@ def _read_attributes(path: Path) -> tuple[list[str], dict[str, list[str]]]:
         expect(got == len(names), f"{path}, line {number}: expected a name and {len(names)} values, got {got} values")
         expect(file not in rows, f"{path}, line {number}: {file} is listed twice")
         rows[file] = cells
-    expected = int(lines[0])
-    expect(len(rows) == expected, f"{path}: its first line says {expected} pictures, got {len(rows)}: fetch it again")
+    n, got = int(lines[0]), len(rows)
+    expect(n == got, f"{path}: its first line says {n} pictures, got {got}: fetch it again")
     return names, rows
 
 

@@ -63,10 +63,8 @@ def load_pictures(
 def decode(path: Path, image_size: int, crop: Crop | None = None) -> NDArray[np.uint8]:
     """One picture as uint8 (3, image_size, image_size), RGB: central square, then a bicubic, antialiased resize.
 
-    Without `crop` these are the pixels that `csvae_hub.images.load_images` gives a model.
-
-    Raises:
-        ImageError: the file is broken, or its size isn't what `crop` asks for; the path is named.
+    Without `crop` these are the pixels that `csvae_hub.images.load_images` gives a model. An `ImageError` names a file
+    that is broken or of another size than `crop` asks for.
     """
     picture = open_image(path).convert("RGB")
     if crop is not None:
@@ -83,17 +81,11 @@ def decode(path: Path, image_size: int, crop: Crop | None = None) -> NDArray[np.
 
 
 def _key(folder: Path, files: Sequence[str], image_size: int, crop: Crop | None) -> str:
-    stats: list[tuple[str, int, int]] = []
-    missing: list[str] = []
-    for name in files:
-        try:
-            stat = (folder / name).stat()
-            stats.append((name, stat.st_size, stat.st_mtime_ns))
-        except (FileNotFoundError, NotADirectoryError):
-            missing.append(name)
+    missing = [name for name in files if not (folder / name).exists()]
     are = "is" if len(missing) == 1 else "are"
     remedy = "add the files or drop their rows"
     expect(not missing, f"{_some(missing)} {are} listed but missing from {folder}: {remedy}")
+    stats = [(name, (stat := (folder / name).stat()).st_size, stat.st_mtime_ns) for name in files]
     parts = json.dumps([CACHE_VERSION, str(folder.resolve()), image_size, crop, stats])
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 

@@ -60,9 +60,8 @@ class SyntheticFaces(AttributeData):
         factors = {name: torch.from_numpy(generator.random(n, dtype=np.float32)) for name in FACTORS}
         labels = generator.standard_normal((n, len(ATTRIBUTES))) @ root.T < thresholds
         renderer = _FaceRenderer(factors, labels, image_size)
-        super().__init__(
-            renderer.draw(factors, renderer.present), labels.astype(np.float32), ATTRIBUTES, renderer=renderer
-        )
+        images = renderer.draw(factors, renderer.present)
+        super().__init__(images, labels.astype(np.float32), ATTRIBUTES, renderer=renderer)
         self.factors = factors
 
 
@@ -86,8 +85,11 @@ class _FaceRenderer:
         """The faces with these factors and attributes, a part at a time."""
         side = self.image_size
         parts = torch.arange(len(present[ATTRIBUTES[0]])).split(max(1, _PIXELS_AT_ONCE // side**2))
-        some = ([{name: v[part] for name, v in values.items()} for values in (factors, present)] for part in parts)
-        return torch.cat([render(*chosen, side) for chosen in some]).numpy()
+
+        def some(values: Mapping[str, Tensor], part: Tensor) -> dict[str, Tensor]:
+            return {name: value[part] for name, value in values.items()}
+
+        return torch.cat([render(some(factors, part), some(present, part), side) for part in parts]).numpy()
 
 
 def _thresholds(base_rates: float | Mapping[str, float]) -> NDArray[np.float64]:
@@ -123,7 +125,5 @@ def _root(correlations: Mapping[tuple[str, str], float]) -> NDArray[np.float64]:
 def _check_names(argument: str, names: Iterable[str]) -> None:
     for name in names:
         if name not in ATTRIBUTES:
-            hint = did_you_mean(name, ATTRIBUTES)
-            raise DataError(
-                f"{argument}: expected attributes among {', '.join(ATTRIBUTES)}, got {name!r}{hint and ':' + hint}"
-            )
+            hint, known = did_you_mean(name, ATTRIBUTES), ", ".join(ATTRIBUTES)
+            raise DataError(f"{argument}: expected attributes among {known}, got {name!r}{hint and ':' + hint}")

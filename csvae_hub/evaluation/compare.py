@@ -13,7 +13,7 @@ from csvae_hub.evaluation.attribute_change import PutBack
 from csvae_hub.evaluation.judges import Judges, train_judges
 from csvae_hub.evaluation.metrics import mean
 from csvae_hub.evaluation.report import evaluate
-from csvae_hub.hub.card_tables import at
+from csvae_hub.hub.card_tables import at, table
 from csvae_hub.models import AttributeModel
 
 Result = Mapping[str, Any]
@@ -48,6 +48,13 @@ FIGURES = {
     "variety": Figure("variety", ("variety", "transferred"), digits=4),
 }
 """The figures that models are compared by. `variety` is that of transferred kinds, in units of x."""
+COMPARED = (
+    ("wished", "worst", "others", "frechet"),
+    ("photos_wished", "photos_worst", "photos_others", "photos_frechet"),
+    ("distance", "inside", "by_example", "variety"),
+    ("mse", "psnr", "ssim", "leak_logistic", "leak_mlp"),
+)
+"""The figures of each table of a comparison."""
 
 
 def compare(
@@ -144,3 +151,32 @@ def _interval(values: list[float | None]) -> dict[str, Any]:
         half = float(require("scipy.stats", "eval").t.ppf(0.975, len(known) - 1) * spread)
         low, high = float(known.mean()) - half, float(known.mean()) + half
     return {"mean": mean(values), "low": low, "high": high, "values": values}
+
+
+def comparison_table(results: Mapping[str, Result | Sequence[Result]]) -> str:
+    """Markdown tables, six columns at most, with a row for each model; a dash where a figure can't be measured.
+
+    A table without any figure is left out.
+
+    Args:
+        results: by the models' names what `evaluate` gave; or several results, over seeds of the training, which
+            are shown as mean ± half the width of the 95 % interval (`over_seeds`).
+    """
+    measured = {name: over_seeds([found] if isinstance(found, Mapping) else found) for name, found in results.items()}
+    known = [keys for keys in COMPARED if any(m[key]["mean"] is not None for m in measured.values() for key in keys)]
+    return "\n".join(
+        table(
+            ("model", *(FIGURES[key].title for key in keys)),
+            [(name, *(_spread(found[key], FIGURES[key]) for key in keys)) for name, found in measured.items()],
+        )
+        + "\n"
+        for keys in known
+    )
+
+
+def _spread(measured: Mapping[str, Any], figure: Figure) -> str:
+    scale, digits, unit = (100, 1, " %") if figure.percent else (1, figure.digits, "")
+    if measured["mean"] is None:
+        return "–"
+    half = "" if measured["low"] is None else f" ± {scale * (measured['high'] - measured['low']) / 2:.{digits}f}"
+    return f"{scale * measured['mean']:.{digits}f}{half}{unit}"

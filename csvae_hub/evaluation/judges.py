@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from csvae_hub.classifier import ARCHITECTURES, AttributeClassifier, train_classifier
-from csvae_hub.data.base import AttributeData, column_indices
+from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import WeightsMismatchError
 from csvae_hub.evaluation.metrics import mean, one_sided, roc_auc
 
@@ -43,14 +43,6 @@ class Judges:
             member.to(device)
         return self
 
-    def columns(self, attributes: Iterable[str]) -> list[int]:
-        """The positions of these attributes in the judges' answers.
-
-        Raises:
-            UnknownAttributeError: an attribute that the judges don't read.
-        """
-        return column_indices(list(attributes), self.attributes, "The judges")
-
     def read(self, batches: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """p(present) (J, N, k) by each judge, and each judge's features (N, D), of batches of images in [0, 1]."""
         found = [[member.read(images) for member in self.members] for images in batches]
@@ -58,11 +50,7 @@ class Judges:
         return probabilities, [torch.cat([batch[j][1] for batch in found]) for j in range(len(self.members))]
 
     def save(self, folder: str | Path) -> None:
-        """Writes each judge into a folder of its own, named by its architecture.
-
-        Raises:
-            WeightsError: a folder's name is taken by a file.
-        """
+        """Writes each judge into a folder of its own, named by its architecture."""
         for member in self.members:
             member.save(Path(folder) / member.architecture)
 
@@ -117,10 +105,8 @@ def train_judges(
 def judges_record(judges: Judges, data: AttributeData) -> dict[str, Any]:
     """The judges' own accuracy and ROC AUC on real pictures, by attribute; the lower of them counts.
 
-    Returns:
-        `accuracy`, the mean over the attributes of the lower one; `at_chance`, the attributes on which a judge has an
-        AUC below 0.6; `attributes`, the lower `accuracy` and `auc`, by name; `members`, by architecture each judge's
-        own, as `classifier_metrics` gives them.
+    `accuracy` is the mean over the attributes, `at_chance` names those on which a judge has an AUC below 0.6,
+    `attributes` has `accuracy` and `auc` by name, `members` what `classifier_metrics` gives, by architecture.
     """
     members = {member.architecture: classifier_metrics(member, data) for member in judges.members}
     attributes = {
@@ -140,8 +126,8 @@ def classifier_metrics(classifier: AttributeClassifier, data: AttributeData) -> 
 
     None stands where no label is there (both), or only one class (AUC).
     """
-    rows = torch.arange(len(data)).split(512)
-    probabilities = torch.cat([classifier.probabilities(data.batch(part)[0]) for part in rows]).numpy()
+    parts = torch.arange(len(data)).split(512)
+    probabilities = torch.cat([classifier.probabilities(data.batch(rows)[0]) for rows in parts]).numpy()
     metrics: dict[str, dict[str, float | None]] = {}
     for name, scores in zip(classifier.attributes, probabilities.T, strict=True):
         if name in data.attributes:

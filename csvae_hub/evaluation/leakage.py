@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -142,26 +143,35 @@ def mlp_probe(
     Takes whitened codes (G, N, D), (G, V, D) and (G, M, D), and attributes (N, k) and (V, k), NaN where missing. Both
     hidden layers have the width.
     """
-    groups, n, _ = train_x.shape
+    groups, n, size = train_x.shape
     labels = torch.from_numpy(train_y)
-    best = np.full((groups, labels.shape[1]), -np.inf)
-    scores = np.zeros((groups, test_x.shape[1], labels.shape[1]))
+    outputs = labels.shape[1]
+
+    def side_by_side(inputs: int, outputs: int) -> nn.Module:
+        return nn.Conv1d(groups * inputs, groups * outputs, 1, groups=groups)
+
+    def logits_of(x: Tensor) -> Tensor:
+        return rearrange(probe(rearrange(x, "g b d -> (g d) b")), "(g k) b -> g b k", g=groups)
+
+    best = np.full((groups, outputs), -np.inf)
+    scores = np.zeros((groups, test_x.shape[1], outputs))
     since = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        probe = _Probes(groups, train_x.shape[2], width, labels.shape[1])
+        first, second, last = side_by_side(size, width), side_by_side(width, width), side_by_side(width, outputs)
+        probe = nn.Sequential(first, nn.ReLU(), nn.Dropout(0.2), second, nn.ReLU(), last)
         optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=1e-2)
         for _ in range(EPOCHS):
             probe.train()
             for rows in torch.randperm(n).split(256):
-                logits = probe(train_x[:, rows])
+                logits = logits_of(train_x[:, rows])
                 loss = groups * masked_cross_entropy(logits, labels[rows].expand_as(logits))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
             probe.eval()
             with torch.no_grad():
-                on_valid, on_test = probe(valid_x).numpy(), probe(test_x).double().numpy()
+                on_valid, on_test = logits_of(valid_x).numpy(), logits_of(test_x).double().numpy()
             since += 1
             for group, column in np.ndindex(*best.shape):
                 auc = roc_auc(on_valid[group, :, column], valid_y[:, column])
@@ -172,22 +182,6 @@ def mlp_probe(
             if since >= PATIENCE:
                 break
     return scores
-
-
-class _Probes(nn.Module):
-    """G MLPs of the same sizes as one batched product: (G, B, D) to logits (G, B, k)."""
-
-    def __init__(self, groups: int, inputs: int, width: int, outputs: int) -> None:
-        super().__init__()
-        sizes = [(inputs, width), (width, width), (width, outputs)]
-        self.weights = nn.ParameterList([(2 * torch.rand(groups, i, o) - 1) / i**0.5 for i, o in sizes])
-        self.biases = nn.ParameterList([torch.zeros(groups, 1, o) for _, o in sizes])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in range(2):
-            x = torch.baddbmm(self.biases[layer], x, self.weights[layer]).relu()
-            x = nn.functional.dropout(x, 0.2, self.training) if layer == 0 else x
-        return torch.baddbmm(self.biases[2], x, self.weights[2])
 
 
 def whitened(splits: list[Tensor]) -> list[Tensor]:

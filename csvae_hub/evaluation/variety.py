@@ -28,13 +28,8 @@ def variety(
 
     A model that knows one kind of glasses gives 0. The variance over the edits of one example is the unbiased one.
 
-    Args:
-        model: any of the family.
-        data: examples with the model's attributes.
-        latents: what `encode_data` gave for `data`, where it's at hand.
-        seed: of the choice of pictures and of the samples.
-        pictures: at most so many, drawn from `data`.
-        samples: edits of each, at least 2.
+    At most `pictures` are drawn from `data`, and each is edited `samples` times. `latents` are what `encode_data` gave
+    for `data`, where they're at hand. The seed chooses pictures and samples.
 
     Returns:
         In units of x: `sampled`, over edits to "sample"; `transferred`, over edits that take the attribute over from
@@ -83,7 +78,7 @@ def variety(
             known = found["truth"] and found[key] is not None
             found[f"{key}_ratio"] = found[key] / found["truth"] if known else None
         if not draws:
-            attributes[name]["reason"] = "fewer than two examples are labelled present and taken for present"
+            found["reason"] = "fewer than two examples are labelled present and taken for present"
     names = ("sampled", "transferred", "truth", "sampled_ratio", "transferred_ratio")
     means = {key: mean(entry[key] for entry in attributes.values()) for key in names}
     return {**means, "pictures": len(rows) // samples, "samples": samples, "attributes": attributes}
