@@ -17,29 +17,18 @@ from csvae_hub.errors import WeightsMismatchError
 from csvae_hub.hub import load_weights, save_weights
 
 NAME = "attribute-classifier"
-GROUPS = 4
-"""Groups of the group norm; the width of a resnet is a multiple of it."""
-_ALIKE = 8
-"""Pictures that share one random augmentation: each picture its own would cost more than the network."""
+GROUPS = 4  # of the group norm; the width of a resnet is a multiple of it
+_ALIKE = 8  # pictures that share one random augmentation: each picture its own would cost more than the network
 
 
 class AttributeClassifier(nn.Module):
     """Images (B, C, H, W) in [0, 1] to logits (B, k); pictures of another side than `size` are resized to it.
 
-    The last feature map is pooled to 4×4 and read by one linear layer, since in aligned faces the place matters.
-
-    Args:
-        attributes: the k names, in the order of the logits.
-        architecture: "resnet", pre-activation residual blocks with group norm and blurred downsampling; or
-            "convnext", 4×4 patches, 7×7 depthwise convolutions and layer norm. See `ARCHITECTURES`.
-        width: channels of the first stage.
-        depth: blocks a stage.
-        size: side of the pictures that the network sees, a multiple of 8.
-        channels: of the pictures.
-        dropout: before the linear layer.
+    The last feature map is pooled to 4×4 and read by one linear layer, since in aligned faces the place matters. The
+    logits have the order of `attributes`; the first stage has `width` channels, and each stage `depth` blocks.
 
     Raises:
-        ValueError: no attribute, an unknown architecture, or a size that can't be.
+        ValueError: no attribute, an architecture that isn't of `ARCHITECTURES`, or a size that isn't a multiple of 8.
     """
 
     def __init__(
@@ -65,19 +54,11 @@ class AttributeClassifier(nn.Module):
         self.attributes, self.architecture = tuple(attributes), architecture
         self.width, self.depth, self.size, self.channels, self.dropout = width, depth, size, channels, dropout
         self.body, self.num_features = ARCHITECTURES[architecture](channels, width, depth)
-        self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(16 * self.num_features, len(attributes)),
-        )
+        linear = nn.Linear(16 * self.num_features, len(attributes))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(dropout), linear)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] to logits (B, k).
-
-        Raises:
-            ValueError: images of another shape.
-        """
+        """Images (B, C, H, W) in [0, 1] to logits (B, k)."""
         return self.head(self.feature_map(images))
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -98,9 +79,8 @@ class AttributeClassifier(nn.Module):
 
         The network is in eval mode meanwhile.
         """
-        was_training = self.training
+        was_training, device = self.training, next(self.parameters()).device
         self.eval()
-        device = next(self.parameters()).device
         with torch.no_grad():
             maps = [self.feature_map(part.to(device)) for part in images.split(batch_size)]
             found = [(self.head(part).sigmoid().float().cpu(), part.mean((2, 3)).float().cpu()) for part in maps]
@@ -113,11 +93,7 @@ class AttributeClassifier(nn.Module):
         return self.read(images, batch_size=batch_size)[0]
 
     def save(self, folder: str | Path) -> None:
-        """Writes config.json (sizes and attributes) and model.safetensors, each replaced whole.
-
-        Raises:
-            WeightsError: the folder's name is taken by a file.
-        """
+        """Writes config.json (sizes and attributes) and model.safetensors, each replaced whole."""
         sizes = {name: getattr(self, name) for name in _SIZES}
         config = {"format_version": FORMAT_VERSION, "model": NAME, "attributes": list(self.attributes), **sizes}
         save_weights(folder, config, self.state_dict())
@@ -226,18 +202,11 @@ def train_classifier(
 ) -> AttributeClassifier:
     """Trains on all of `data` by binary cross entropy, missing labels left out; the classifier comes in eval mode.
 
-    AdamW with a warm-up and a linear decline to zero. Larger pictures are seen at 64 pixels. The caller's random state
-    is kept.
+    AdamW with a warm-up to `learning_rate` and a linear decline to zero. Larger pictures are seen at 64 pixels. The
+    caller's random state is kept.
 
     Args:
-        data: N ≥ 1 pictures and their attributes.
-        epochs: passes over the data.
-        seed: of weights, order and augmentation.
-        architecture: see `AttributeClassifier`.
-        width: see `AttributeClassifier`.
-        depth: see `AttributeClassifier`.
-        batch_size: in pictures.
-        learning_rate: the greatest.
+        data: pictures and their attributes.
         augment: flip, shift, scale, turn, recolour, blur and hide parts of the pictures, and add noise.
         precision: "float32" or "bfloat16" (autocast).
         device: by default CUDA where there is one, else the CPU; the classifier stays there.
@@ -272,8 +241,7 @@ def train_classifier(
             total = 0.0
             for indices in torch.randperm(len(data)).split(batch_size):
                 images, labels = (part.to(device) for part in data.batch(indices))
-                images = _resized(images, size)
-                images = torch.cat([augmented(part) for part in images.split(_ALIKE)])
+                images = torch.cat([augmented(part) for part in _resized(images, size).split(_ALIKE)])
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                     logits = classifier(images)
                 loss = masked_cross_entropy(logits.float(), labels)
@@ -304,16 +272,13 @@ def _augmentation(size: int) -> Callable[[Tensor], Tensor]:
     """Strong random changes of pictures (B, C, S, S) in [0, 1]: no fine pattern, tint or place decides alone."""
     from torchvision.transforms import v2
 
-    blur = 1.5 * size / 64
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomAffine(
-                (-8.0, 8.0), (0.08, 0.08), (0.88, 1.12), interpolation=v2.InterpolationMode.BILINEAR, fill=0.5
-            ),
-            v2.ColorJitter(0.3, 0.3, 0.3, 0.04),
-            v2.RandomApply([v2.GaussianBlur(7, (0.2 * blur, blur))], 0.5),
-            v2.RandomChoice([v2.GaussianNoise(sigma=sigma) for sigma in (0.0, 0.02, 0.05)]),
-            v2.RandomErasing(0.5, (0.02, 0.12), value=0.5),
-        ]
-    )
+    blur, bilinear = 1.5 * size / 64, v2.InterpolationMode.BILINEAR
+    changes = [
+        v2.RandomHorizontalFlip(),
+        v2.RandomAffine((-8.0, 8.0), (0.08, 0.08), (0.88, 1.12), interpolation=bilinear, fill=0.5),
+        v2.ColorJitter(0.3, 0.3, 0.3, 0.04),
+        v2.RandomApply([v2.GaussianBlur(7, (0.2 * blur, blur))], 0.5),
+        v2.RandomChoice([v2.GaussianNoise(sigma=sigma) for sigma in (0.0, 0.02, 0.05)]),
+        v2.RandomErasing(0.5, (0.02, 0.12), value=0.5),
+    ]
+    return v2.Compose(changes)

@@ -9,6 +9,7 @@ from csvae_hub.backbones.mlp import mlp
 
 LAYERS = 8
 STEPS = 1500
+BATCH = 256
 
 
 class LinearEraser(nn.Module):
@@ -52,17 +53,11 @@ class LinearEraser(nn.Module):
     @torch.no_grad()
     def observe(self, h: Tensor, y: Tensor) -> None:
         """Takes a batch h (B, dim), y (B, attributes) without NaN into the running moments."""
-        m = self.momentum
-        h, y = h.float(), y.float()
-        n = len(h)
-        for buffer, value in (
-            (self.mean_h, h.mean(0)),
-            (self.mean_y, y.mean(0)),
-            (self.second_hh, h.T @ h / n),
-            (self.cross_hy, h.T @ y / n),
-            (self.weight, torch.ones((), device=h.device)),
-        ):
-            buffer.mul_(1 - m).add_(value, alpha=m)
+        h, y, n = h.float(), y.float(), len(h)
+        buffers = (self.mean_h, self.mean_y, self.second_hh, self.cross_hy, self.weight)
+        values = (h.mean(0), y.mean(0), h.T @ h / n, h.T @ y / n, torch.ones((), device=h.device))
+        for buffer, value in zip(buffers, values, strict=True):
+            buffer.mul_(1 - self.momentum).add_(value, alpha=self.momentum)
         if self.batches % 8 == 0:
             self.solve()
         self.batches += 1
@@ -167,27 +162,11 @@ class ConditionalFlow(nn.Module):
         moved, log_det = self.couplings((white + self.shift(signs)) * log_scale.exp(), signs)
         return moved, log_det + log_scale.sum(1)
 
-    def fit(
-        self,
-        h: Tensor,
-        y: Tensor,
-        *,
-        steps: int | None = None,
-        batch_size: int = 256,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 0.3,
-    ) -> float:
-        """Finds T_y for codes h (N, dim) and y (N, k) without NaN; starts from where it is.
+    def fit(self, h: Tensor, y: Tensor, *, steps: int | None = None) -> float:
+        """Finds T_y for codes h (N, dim) and y (N, k), 0 or 1, without NaN; starts from where it is.
 
-        The caller's random state is kept.
-
-        Args:
-            h: the codes.
-            y: 0 or 1.
-            steps: of AdamW, with a cosine schedule; `STEPS` by default.
-            batch_size: in examples.
-            learning_rate: at the start.
-            weight_decay: of both flows.
+        AdamW over `steps` (by default `STEPS`) batches, with a cosine schedule and weight decay on both flows. The
+        caller's random state is kept.
 
         Returns:
             The mean negative log-likelihood of whitened codes over the last tenth of the steps, in nats.
@@ -202,12 +181,12 @@ class ConditionalFlow(nn.Module):
             torch.manual_seed(0)
             base = _Density(h.shape[1], self.width).to(h.device)
             parameters = [*self.requires_grad_(True).parameters(), *base.parameters()]
-            optimizer = torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+            optimizer = torch.optim.AdamW(parameters, 2e-3, weight_decay=0.3)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
             order = torch.randperm(0)
             for _ in range(steps):
-                order = torch.randperm(len(h)) if len(order) < batch_size else order
-                rows, order = order[:batch_size], order[batch_size:]
+                order = torch.randperm(len(h)) if len(order) < BATCH else order
+                rows, order = order[:BATCH], order[BATCH:]
                 moved, log_det = self.changed(white[rows], y[rows])
                 loss = (base(moved) - log_det).mean()
                 optimizer.zero_grad(set_to_none=True)

@@ -21,7 +21,6 @@ from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel, Latents
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Range: TypeAlias = tuple[float, float]
@@ -34,9 +33,8 @@ def edits_against_leakage(
 ) -> Figure:
     """A point for each model and seed: edits taken for the wished class (up) against leakage from z (right).
 
-    Args:
-        results: by the models' names what `evaluate` gave, or several such results, over seeds.
-        probe: "mlp" or "logistic"; the greatest ROC AUC over the attributes is drawn.
+    The results are by the models' names what `evaluate` gave, or several such results, over seeds. Of the probe, "mlp"
+    or "logistic", the greatest ROC AUC over the attributes is drawn.
 
     Raises:
         ValueError: no result, an unknown probe, or a result without wished edits or leakage.
@@ -46,7 +44,8 @@ def edits_against_leakage(
         raise ValueError(
             f"expected at least one result and the probe mlp or logistic, got {len(results)} and {probe!r}"
         )
-    figure, axes = _figure(5, 4)
+    figure = _figure(5, 4)
+    axes = figure.subplots()
     for name, found in results.items():
         runs = [found] if isinstance(found, Mapping) else found
         points = [(run["leakage"]["z"][probe]["max"], (run["attribute_change"] or {}).get("wished")) for run in runs]
@@ -58,12 +57,13 @@ def edits_against_leakage(
         leaks, wished = zip(*points, strict=True)
         axes.scatter(leaks, [100 * rate for rate in wished], label=name)
     axes.axvline(0.5, color=UNKNOWN, zorder=0)
-    axes.set_xlim(min(0.45, axes.get_xlim()[0]), 1.02)
-    axes.set_ylim(-2, 102)
-    axes.set_xlabel(
-        f"greatest ROC AUC of {'an MLP' if probe == 'mlp' else 'a logistic'} probe on z (0.5: nothing leaks)"
+    kind = "an MLP" if probe == "mlp" else "a logistic"
+    axes.set(
+        xlim=(min(0.45, axes.get_xlim()[0]), 1.02),
+        ylim=(-2, 102),
+        xlabel=f"greatest ROC AUC of {kind} probe on z (0.5: nothing leaks)",
+        ylabel="edits taken for the wished class (%)",
     )
-    axes.set_ylabel("edits taken for the wished class (%)")
     axes.legend()
     return figure
 
@@ -78,11 +78,8 @@ def subspace_planes(
     points are coloured by the attribute of the plane itself: blue where present, orange where absent, grey where the
     label is missing. Elsewhere the two colours should lie alike.
 
-    Args:
-        latents: of N examples, w of shape (N, k, 2) or more.
-        labels: (N, k), 0, 1 or NaN, in the order of `latents.attributes`.
-        names: which attributes, as rows and as columns; the default is all.
-        most: so many points are drawn, the first ones.
+    w has the shape (N, k, 2) or more; the labels (N, k) are 0, 1 or NaN, in the order of `latents.attributes`. `names`
+    are the rows and columns, by default all; the first `most` points are drawn.
 
     Raises:
         ValueError: subspaces of fewer than two numbers, or labels of another shape.
@@ -92,24 +89,24 @@ def subspace_planes(
     _check_planes(latents.w.shape[-1])
     if labels.shape != tuple(latents.y.shape):
         raise ValueError(f"labels: expected shape {tuple(latents.y.shape)}, one row a latent, got {labels.shape}")
-    names = latents.attributes if names is None else tuple(names)
+    names = latents.attributes if names is None else names
     columns = [latents.index(name) for name in names]
-    figure = _blank(1.5 * len(columns) + 0.8, 1.5 * len(columns) + 0.8)
+    side = 1.5 * len(columns) + 0.8
+    figure = _figure(side, side)
     figure.suptitle("blue: present, orange: absent", fontsize=8)
     panels = figure.subplots(len(columns), len(columns), squeeze=False, sharex="row", sharey="row")
-    for row, i in enumerate(columns):
+    for row, i in zip(panels, columns, strict=True):
         w = latents.w[:, i].float().cpu()
         points = (w[:most] @ plane(w, latents.y[:, i].cpu()).T).numpy()
-        for column, j in enumerate(columns):
-            axes = panels[row, column]
-            axes.scatter(*points.T, c=_colours(labels[:most, j]), s=2, linewidths=0)
+        for axes, j in zip(row, columns, strict=True):
+            colours = [UNKNOWN if np.isnan(label) else PRESENT if label else ABSENT for label in labels[:most, j]]
+            axes.scatter(*points.T, c=colours, s=2, linewidths=0)
             axes.tick_params(labelsize=6)
-            if row == 0:
-                axes.set_title(f"by {names[column]}", fontsize=8)
-            if column == 0:
-                axes.set_ylabel(f"W of {names[row]}", fontsize=8)
-            for side in axes.spines.values():
-                side.set_linewidth(2.0 if row == column else 0.5)
+            for spine in axes.spines.values():
+                spine.set_linewidth(2.0 if i == j else 0.5)
+    for name, top, left in zip(names, panels[0], panels[:, 0], strict=True):
+        top.set_title(f"by {name}", fontsize=8)
+        left.set_ylabel(f"W of {name}", fontsize=8)
     return figure
 
 
@@ -157,26 +154,28 @@ def traversal(
     axes_of_w = plane(shown.w[:, index].float().cpu(), shown.y[:, index].cpu())
     origin = ends[0] - ends[0] @ axes_of_w.T @ axes_of_w
     absent, present = (ends @ axes_of_w.T).tolist()
-    across, up = _square(absent, present) if extent is None else extent
+    reach = max(math.dist(absent, present), 1e-3)
+    square = [((a + p) / 2 - reach, (a + p) / 2 + reach) for a, p in zip(absent, present, strict=True)]
+    across, up = extent or square
     if not (across[0] < across[1] and up[0] < up[1]):
         raise ValueError(f"extent: expected two ranges from a lower to a higher number, got {extent}")
     second, first = torch.meshgrid(torch.linspace(up[1], up[0], steps), torch.linspace(*across, steps), indexing="ij")
     pictures = _grid(model, latents, name, origin + torch.stack([first, second], -1) @ axes_of_w)
-    figure, axes = _figure(1 + 0.7 * steps, 1 + 0.7 * steps)
+    figure = _figure(1 + 0.7 * steps, 1 + 0.7 * steps)
+    axes = figure.subplots()
     margins = [(end - start) / (steps - 1) / 2 for start, end in (across, up)]
     edges = (across[0] - margins[0], across[1] + margins[0], up[0] - margins[1], up[1] + margins[1])
     axes.imshow(pictures.numpy(), extent=edges, aspect="auto", interpolation="bicubic")
-    axes.set_title(name)
-    flat = ends.shape[1] == 2
-    axes.set_xlabel("first coordinate of w_i" if flat else "w_i from absent to present")
-    axes.set_ylabel("second coordinate of w_i" if flat else "w_i along its greatest spread across")
     for words, (x, y), colour in (("absent", absent, ABSENT), ("present", present, PRESENT)):
         if edges[0] <= x <= edges[1] and edges[2] <= y <= edges[3]:
             axes.plot(x, y, "o", color=colour, markeredgecolor="white", markersize=7)
             box = {"boxstyle": "round,pad=0.15", "facecolor": "#00000080", "edgecolor": "none"}
             place = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(words, (x, y), color="white", fontsize=7, bbox=box, **place)
-    axes.set(xlim=edges[:2], ylim=edges[2:])
+    flat = ends.shape[1] == 2
+    xlabel = "first coordinate of w_i" if flat else "w_i from absent to present"
+    ylabel = "second coordinate of w_i" if flat else "w_i along its greatest spread across"
+    axes.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=edges[:2], ylim=edges[2:])
     return figure
 
 
@@ -216,30 +215,12 @@ def _check_planes(w_dim: int) -> None:
         raise ValueError(f"expected subspaces of two numbers or more, got {w_dim}: train with w_dim = 2")
 
 
-def _square(absent: Sequence[float], present: Sequence[float]) -> tuple[Range, Range]:
-    reach = max(math.dist(absent, present), 1e-3)
-    first, second = ((a + p) / 2 for a, p in zip(absent, present, strict=True))
-    return (first - reach, first + reach), (second - reach, second + reach)
-
-
 def _grid(model: AttributeModel, latents: Latents, name: str, points_of_w: Tensor) -> Tensor:
     """Pictures of all points (rows, columns, w_dim) as one, float32 (rows · S, columns · S, 3)."""
-    decoded: list[Tensor] = []
-    for points in points_of_w.flatten(0, 1).split(64):
-        rows = latents[torch.zeros(len(points), dtype=torch.long, device=latents.z.device)]
-        decoded.append(model.decode(model.edit(rows, {name: points})).float().cpu())
-    pictures = torch.cat(decoded).expand(-1, 3, -1, -1)
+    edits = (model.edit(Latents.cat([latents] * len(w)), {name: w}) for w in points_of_w.flatten(0, 1).split(64))
+    pictures = torch.cat([model.decode(edit).float().cpu() for edit in edits]).expand(-1, 3, -1, -1)
     return rearrange(pictures, "(rows columns) c h w -> (rows h) (columns w) c", rows=len(points_of_w))
 
 
-def _colours(labels: NDArray[np.float32]) -> list[str]:
-    return [UNKNOWN if np.isnan(label) else PRESENT if label else ABSENT for label in labels]
-
-
-def _blank(width: float, height: float) -> Figure:
+def _figure(width: float, height: float) -> Figure:
     return require("matplotlib.figure", "plot").Figure(figsize=(width, height), layout="constrained")
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = _blank(width, height)
-    return figure, figure.subplots()

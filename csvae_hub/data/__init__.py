@@ -58,9 +58,8 @@ def load_data(
         return load_celeba(folder, attributes, split, image_size, cache_dir)
     if (folder / "attributes.csv").is_file():
         return load_table(folder, attributes, split, image_size, cache_dir=cache_dir)
-    if not folder.is_dir():
-        got = "no such folder"
-    else:
+    got = "no such folder"
+    if folder.is_dir():
         got = "a folder without these" if any(folder.iterdir()) else "an empty folder"
     raise DataError(
         f"{spec}: expected {', '.join(DRAWN)}, a folder with images/ and attributes.csv, or CelebA's folder with "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,18 +21,18 @@ _CELLS = {"1": 1.0, "1.0": 1.0, "True": 1.0, "0": 0.0, "0.0": 0.0, "False": 0.0,
 _CELLS |= dict.fromkeys(("", "nan", "NaN"), float("nan"))
 
 
-class Renderer(Protocol):
-    """Draws examples again with one attribute changed and all else equal."""
+Renderer: TypeAlias = Callable[["NDArray[np.int64]", str, bool, "NDArray[np.int64]"], "NDArray[np.uint8]"]
+"""Draws examples again with one attribute changed and all else equal.
 
-    def __call__(
-        self, rows: NDArray[np.int64], attribute: str, value: bool, kinds: NDArray[np.int64]
-    ) -> NDArray[np.uint8]:
-        """Pictures, uint8 (B, C, H, W): rows (B,) of the drawn data, with the attribute set to `value`.
+From rows (B,) of the drawn data, an attribute, its value, and the rows (B,) whose variation inside the attribute is
+shown, to pictures, uint8 (B, C, H, W). An example's own value and kind give the example itself, to the bit.
+"""
 
-        The variation inside the attribute is that of the rows `kinds` (B,). An example's own value and kind give the
-        example itself, to the bit.
-        """
-        ...
+
+def expect(sound: object, text: str) -> None:
+    """Raises a DataError with this text where something is not sound."""
+    if not sound:
+        raise DataError(text)
 
 
 class AttributeData(Dataset[tuple[Tensor, Tensor]]):
@@ -44,7 +44,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         attributes: the k names, in the order of the columns of `labels`.
         files: the N file names, where the examples come from files.
         renderer: draws counterfactuals, where the examples are drawn from known factors.
-        rows: int64 (N,), the renderer's row of each example; the default is 0 to N - 1.
+        rows: (N,), the renderer's row of each example; by default 0 to N - 1.
 
     Raises:
         DataError: arrays of another type or shape, labels other than 0, 1 and NaN, or a repeated name.
@@ -60,24 +60,19 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         renderer: Renderer | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
-        if (images.dtype, images.ndim) not in ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2)):
-            raise DataError(
-                "images: expected pictures as uint8 (N, C, H, W) or vectors as float32 (N, D), "
-                f"got {images.dtype} {images.shape}"
-            )
-        if labels.shape != (len(images), len(attributes)):
-            raise DataError(
-                f"labels: expected one row an example and one column an attribute, {(len(images), len(attributes))}, "
-                f"got {labels.shape}"
-            )
-        if not bool(np.all((labels == 0) | (labels == 1) | np.isnan(labels))):
-            raise DataError("labels: expected 0 (absent), 1 (present) or NaN (missing), got other values")
-        if len(set(attributes)) != len(attributes):
-            raise DataError(f"attributes: expected each name once, got {', '.join(attributes)}")
-        if files is not None and len(files) != len(images):
-            raise DataError(f"files: expected {len(images)} names, one an example, got {len(files)}")
-        if rows is not None and rows.shape != (len(images),):
-            raise DataError(f"rows: expected shape {(len(images),)}, one an example, got {rows.shape}")
+        n, k = len(images), len(attributes)
+        got, kinds = f"got {images.dtype} {images.shape}", ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2))
+        pictures = "pictures as uint8 (N, C, H, W) or vectors as float32 (N, D)"
+        expect((images.dtype, images.ndim) in kinds, f"images: expected {pictures}, {got}")
+        rule = f"one row an example and one column an attribute, {(n, k)}"
+        expect(labels.shape == (n, k), f"labels: expected {rule}, got {labels.shape}")
+        known = (labels == 0) | (labels == 1) | np.isnan(labels)
+        expect(known.all(), "labels: expected 0 (absent), 1 (present) or NaN (missing), got other values")
+        expect(len(set(attributes)) == k, f"attributes: expected each name once, got {', '.join(attributes)}")
+        if files is not None:
+            expect(len(files) == n, f"files: expected {n} names, one an example, got {len(files)}")
+        if rows is not None:
+            expect(rows.shape == (n,), f"rows: expected shape {(n,)}, one an example, got {rows.shape}")
         self.images = images
         self.labels = np.asarray(labels, dtype=np.float32)
         self.attributes = tuple(attributes)
@@ -133,14 +128,9 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
     def counterfactual(self, indices: Indices, attribute: str, value: bool, kinds: Indices | None = None) -> Tensor:
         """The examples with one attribute set, all else equal: pictures, float32 (B, C, H, W) in [0, 1].
 
-        They are the true result of an edit. An example's own value and kind give the example itself, to the bit.
-
-        Args:
-            indices: of B examples.
-            attribute: the name.
-            value: True for present, False for absent.
-            kinds: indices of B examples that lend the variation inside the attribute (the hat's shape, the beard's
-                length), present there or not. By default each example keeps its own.
+        They are the true result of an edit. The examples at `kinds` lend the variation inside the attribute (the hat's
+        shape, the beard's length), whether they have it or not; by default each example keeps its own. An example's own
+        value and kind give the example itself, to the bit.
 
         Raises:
             DataError: data that isn't drawn from known factors, or another number of kinds than of indices.
@@ -155,8 +145,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
             )
         rows = self._rows[_rows(indices)]
         kind_rows = rows if kinds is None else self._rows[_rows(kinds)]
-        if len(kind_rows) != len(rows):
-            raise DataError(f"kinds: expected one example an index, {len(rows)}, got {len(kind_rows)}")
+        expect(len(kind_rows) == len(rows), f"kinds: expected one example an index, {len(rows)}, got {len(kind_rows)}")
         return torch.from_numpy(self._renderer(rows, attribute, bool(value), kind_rows)).float().div_(255)
 
     def select(self, attributes: Sequence[str]) -> AttributeData:
@@ -165,8 +154,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             UnknownAttributeError: a name that the data lacks; the error suggests near ones.
         """
-        columns = column_indices(attributes, self.attributes)
-        labels = self.labels[:, columns]
+        labels = self.labels[:, column_indices(attributes, self.attributes)]
         return AttributeData(self.images, labels, attributes, self.files, renderer=self._renderer, rows=self._rows)
 
     def subset(self, indices: Indices) -> AttributeData:
@@ -188,50 +176,35 @@ def _rows(indices: Indices) -> NDArray[np.int64]:
     return np.flatnonzero(values) if values.dtype == np.bool_ else values.astype(np.int64)
 
 
-def column_indices(attributes: Sequence[str], known: Sequence[str]) -> list[int]:
-    """The position of each attribute among the known ones.
-
-    Raises:
-        UnknownAttributeError: an unknown name; the error suggests near ones.
-    """
+def column_indices(attributes: Sequence[str], known: Sequence[str], owner: str = "This data") -> list[int]:
+    """The position of each attribute among the known ones; an `UnknownAttributeError` where one is not."""
     for name in attributes:
         if name not in known:
-            raise unknown_attribute(name, known, "This data")
+            raise unknown_attribute(name, known, owner)
     return [known.index(name) for name in attributes]
 
 
 def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], where: str) -> NDArray[np.float32]:
     """Text cells, N rows of k, as labels (N, k): 1 or True present; 0, -1 or False absent; empty or NaN missing.
 
-    Raises:
-        DataError: another cell, or a column with both 0 and -1, which is ambiguous.
+    A column with both 0 and -1 is ambiguous and refused.
     """
     values = np.empty((len(cells), len(attributes)), dtype=np.float32)
     for i, row in enumerate(cells):
-        try:
-            values[i] = [_CELLS[cell] for cell in row]
-        except KeyError as error:
-            name = next(name for name, cell in zip(attributes, row, strict=True) if cell not in _CELLS)
-            raise DataError(
-                f"{where}: column {name!r}: expected 0 or 1, -1 or 1, or nothing where the label is missing, "
-                f"got {error.args[0]!r}"
-            ) from None
+        for name, cell in zip(attributes, row, strict=True):
+            if cell not in _CELLS:
+                rule = "0 or 1, -1 or 1, or nothing where the label is missing"
+                raise DataError(f"{where}: column {name!r}: expected {rule}, got {cell!r}")
+        values[i] = [_CELLS[cell] for cell in row]
     for name, column in zip(attributes, values.T, strict=True):
-        if (column == 0).any() and (column == -1).any():
-            raise DataError(
-                f"{where}: column {name!r} has both 0 and -1: for absent write one of them, for missing nothing"
-            )
+        both, remedy = {0, -1} <= set(column.tolist()), "for absent write one of them, for missing nothing"
+        expect(not both, f"{where}: column {name!r} has both 0 and -1: {remedy}")
     return np.where(values == -1, np.float32(0), values)
 
 
 def check_split(split: str, known: Sequence[str], where: str) -> None:
-    """Checks that the data has this split; `all` always passes.
-
-    Raises:
-        DataError: it has not; the error names the known splits.
-    """
+    """Checks that the data has this split; `all` always passes."""
     if split != "all" and split not in known:
         hint = did_you_mean(split, (*known, "all"))
-        raise DataError(
-            f"{where} has no split {split!r}{':' if hint else '.'}{hint} Splits here: {', '.join(known)}; all takes all"
-        )
+        hint = f":{hint}" if hint else "."
+        raise DataError(f"{where} has no split {split!r}{hint} Splits here: {', '.join(known)}; all takes all")

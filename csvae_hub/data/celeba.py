@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from csvae_hub.data.base import AttributeData, check_split, column_indices, parse_labels
+from csvae_hub.data.base import AttributeData, check_split, column_indices, expect, parse_labels
 from csvae_hub.data.pictures import load_pictures
 from csvae_hub.errors import DataError, did_you_mean
 
@@ -30,13 +30,9 @@ def load_celeba(
     Expects `img_align_celeba/`, `list_attr_celeba.txt` and `list_eval_partition.txt` in `root` or, as torchvision lays
     them out, in `root/celeba`. CelebA is licensed for non-commercial research only.
 
-    Args:
-        root: the folder.
-        attributes: names out of the 40, in order; the default is all.
-        split: `train`, `valid` or `test`, CelebA's official partitions; `all` takes every picture.
-        image_size: side of the square pictures in pixels.
-        cache_dir: where decoded pictures are kept; by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`.
-        download: let torchvision fetch missing files into `root/celeba` (1.4 GB; needs the package gdown).
+    The attributes are names out of the 40, in order, by default all; the split is one of CelebA's own, `train`, `valid`
+    or `test`, or `all`. Decoded pictures are kept in `cache_dir`, by default `$CSVAE_HUB_CACHE` or
+    `~/.cache/csvae-hub`. With `download` torchvision fetches missing files into `root/celeba` (1.4 GB; needs gdown).
 
     Raises:
         DataError: a missing or broken file, a picture that isn't 178×218, an unknown split, a failed download.
@@ -54,22 +50,20 @@ def load_celeba(
             f"{root}: expected CelebA's {ATTRIBUTES_FILE}, {PARTITION_FILE} and {PICTURES_FOLDER}/ in it or in "
             f"{root / 'celeba'}, got no {ATTRIBUTES_FILE}: give another folder, or download=True"
         )
-    known, rows = _read_attributes(folder / ATTRIBUTES_FILE)
+    table, partition_file = folder / ATTRIBUTES_FILE, folder / PARTITION_FILE
+    known, rows = _read_attributes(table)
     names = list(known if attributes is None else attributes)
     columns = column_indices(names, known)
-    partition = _read_partition(folder / PARTITION_FILE)
+    partition = _read_partition(partition_file)
     without = [file for file in rows if file not in partition]
-    if without:
-        raise DataError(f"{folder / PARTITION_FILE}: expected a line for each picture, got none for {without[0]}")
+    expect(not without, f"{partition_file}: expected a line for each picture, got none for {' '.join(without[:1])}")
     codes = {partition[file] for file in rows}
-    check_split(split, [name for name, code in SPLITS.items() if code in codes], str(folder / PARTITION_FILE))
+    check_split(split, [name for name, code in SPLITS.items() if code in codes], str(partition_file))
     files = [file for file in rows if split == "all" or partition[file] == SPLITS[split]]
-    cells = [[rows[file][column] for column in columns] for file in files]
-    labels = parse_labels(cells, names, str(folder / ATTRIBUTES_FILE))
-    if not (folder / PICTURES_FOLDER).is_dir():
-        raise DataError(f"{folder}: expected {PICTURES_FOLDER}/ in it, got none: unpack {PICTURES_FOLDER}.zip there")
-    crop = (ALIGNED_SIZE, CROP_SIDE)
-    images = load_pictures(folder / PICTURES_FOLDER, files, image_size, cache_dir, crop)
+    labels = parse_labels([[rows[file][column] for column in columns] for file in files], names, str(table))
+    pictures = folder / PICTURES_FOLDER
+    expect(pictures.is_dir(), f"{folder}: expected {pictures.name}/ in it, got none: unpack {pictures.name}.zip there")
+    images = load_pictures(pictures, files, image_size, cache_dir, (ALIGNED_SIZE, CROP_SIDE))
     return AttributeData(images, labels, names, files)
 
 
@@ -87,29 +81,26 @@ def _read_attributes(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     rows: dict[str, list[str]] = {}
     for number, line in enumerate(lines[2:], 3):
         file, *cells = line.split()
-        if len(cells) != len(names):
-            raise DataError(f"{path}, line {number}: expected a name and {len(names)} values, got {len(cells)} values")
-        if file in rows:
-            raise DataError(f"{path}, line {number}: {file} is listed twice")
+        got = len(cells)
+        expect(got == len(names), f"{path}, line {number}: expected a name and {len(names)} values, got {got} values")
+        expect(file not in rows, f"{path}, line {number}: {file} is listed twice")
         rows[file] = cells
-    if len(rows) != int(lines[0]):
-        raise DataError(f"{path}: its first line says {int(lines[0])} pictures, got {len(rows)}: fetch it again")
+    n, got = int(lines[0]), len(rows)
+    expect(n == got, f"{path}: its first line says {n} pictures, got {got}: fetch it again")
     return names, rows
 
 
 def _read_partition(path: Path) -> dict[str, str]:
-    partition: dict[str, str] = {}
-    for number, line in enumerate(_read_lines(path), 1):
-        file, *code = line.split()
-        if len(code) != 1 or code[0] not in SPLITS.values():
-            raise DataError(f"{path}, line {number}: expected a file name and 0, 1 or 2, got {line.strip()!r}")
-        partition[file] = code[0]
-    return partition
+    """The code of each file's split."""
+    pairs = [line.split() for line in _read_lines(path)]
+    for number, pair in enumerate(pairs, 1):
+        sound = len(pair) == 2 and pair[1] in SPLITS.values()
+        expect(sound, f"{path}, line {number}: expected a file name and 0, 1 or 2, got {' '.join(pair)!r}")
+    return dict(pairs)
 
 
 def _read_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise DataError(f"{path.parent}: expected {path.name}, got none: copy it there")
+    expect(path.is_file(), f"{path.parent}: expected {path.name}, got none: copy it there")
     try:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:

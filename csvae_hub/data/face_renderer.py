@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,16 +55,10 @@ _HAIR = ((156, 156, 168), (30, 26, 30), (94, 56, 32), (168, 74, 30), (224, 170, 
 _BEARD = ((96, 96, 108), (22, 18, 20), (64, 36, 22), (130, 46, 12))
 _FRAME = ((14, 14, 20), (24, 60, 170), (190, 24, 40), (104, 24, 130))
 _HAT = ((206, 40, 44), (238, 184, 36), (44, 140, 70), (36, 80, 180), (120, 50, 140), (36, 36, 44))
-_CLOTH = (
-    (220, 120, 110),
-    (226, 190, 110),
-    (130, 190, 120),
-    (100, 180, 190),
-    (120, 140, 210),
-    (190, 130, 200),
-)
+_CLOTH = ((220, 120, 110), (226, 190, 110), (130, 190, 120), (100, 180, 190), (120, 140, 210), (190, 130, 200))
 _IRIS = ((84, 50, 26), (70, 120, 60), (60, 120, 190))
-_LIP, _MOUTH, _TEETH = (196, 78, 84), (84, 14, 28), (252, 250, 246)
+_RGB = torch.tensor([(196, 78, 84), (84, 14, 28), (252, 250, 246), (250, 250, 250), (16, 12, 14), (255, 255, 255)])
+_LIP, _MOUTH, _TEETH, _EYE, _PUPIL, _GLINT = (_RGB[:, None] / 255).unbind()
 
 _EYE_U, _EYE_V, _MOUTH_V, _BRIM_V = 0.225, 0.02, 0.45, -0.36
 """Places on the face: u to the right and v down, 0 in the middle, ±1 the picture's edges."""
@@ -104,11 +99,13 @@ def _ellipse(u: Tensor, v: Tensor, radius_u: Tensor | float, radius_v: Tensor | 
     return (level - 1) / (2 * slope + 1e-3)
 
 
-class _View:
+class _View(NamedTuple):
     """A rectangle of the canvas: the coordinates of its pixels in the face's frame, and their colours, in place."""
 
-    def __init__(self, u: Tensor, v: Tensor, rgb: Tensor, pixel: float) -> None:
-        self.u, self.v, self.rgb, self.pixel = u, v, rgb, pixel
+    u: Tensor
+    v: Tensor
+    rgb: Tensor
+    pixel: float
 
     def window(self, top: float, bottom: float, side: float = 1.0) -> _View:
         """The pixels between these heights and within `side` of the middle, in the picture's frame, and one more.
@@ -123,7 +120,7 @@ class _View:
     def fill(self, distance: Tensor, colour: Tensor, opacity: Tensor | float = 1.0) -> None:
         """Paints where the signed distance is negative; edges are a pixel soft."""
         alpha = (0.5 - distance / self.pixel).clamp(0, 1) * opacity
-        self.rgb += alpha[:, None] * (colour[:, :, None, None] - self.rgb)
+        self.rgb.add_(alpha[:, None] * (colour[:, :, None, None] - self.rgb))
 
 
 class _Painter:
@@ -149,21 +146,10 @@ class _Painter:
         """The factor as (B, 1, 1), stretched from [0, 1] to [low, high]."""
         return self.factors[name][:, None, None] * (high - low) + low
 
-    def colour(self, red_green_blue: Sequence[int]) -> Tensor:
-        return torch.tensor(red_green_blue, dtype=torch.float32)[None] / 255
-
     def paint(self) -> Tensor:
-        self.shirt()
-        self.hair_behind()
-        self.head()
-        self.beard()
-        self.mouth()
-        self.nose()
-        self.eyes()
-        self.hair_above()
-        self.glasses()
-        self.hat()
-        self.light()
+        behind = (self.shirt, self.hair_behind, self.head, self.beard, self.mouth, self.nose, self.eyes)
+        for part in (*behind, self.hair_above, self.glasses, self.hat, self.light):
+            part()
         return (self.canvas.rgb * 255 + 0.5).clamp_(0, 255).to(torch.uint8)
 
     def background(self, image_size: int) -> Tensor:
@@ -177,7 +163,7 @@ class _Painter:
     def light(self) -> None:
         strength = self.between("light_strength", 0.05, 0.3)
         side = self.between("light_x", -1, 1) * self.x + self.between("light_y", -1, 0.4) * self.y
-        self.canvas.rgb *= (1 + strength * side)[:, None]
+        self.canvas.rgb.mul_((1 + strength * side)[:, None])
 
     def head_distance(self, view: _View, grow: Tensor | float = 0.0, longer: Tensor | float = 0.0) -> Tensor:
         """Signed distance to the outline of the head, grown by this much all round and longer at the chin."""
@@ -236,10 +222,10 @@ class _Painter:
         lower = upper + opening * (1 - bend)
         inside = torch.maximum(upper - v, v - lower)
         ends = u.abs() - width
-        view.fill(torch.maximum(inside - 0.024, ends - 0.015), self.colour(_LIP))
-        view.fill(torch.maximum(inside - 0.004, ends), self.colour(_MOUTH))
+        view.fill(torch.maximum(inside - 0.024, ends - 0.015), _LIP)
+        view.fill(torch.maximum(inside - 0.004, ends), _MOUTH)
         teeth = torch.maximum(inside + 0.01, v - upper - 0.55 * opening * (1 - bend))
-        view.fill(torch.maximum(teeth, ends), self.colour(_TEETH))
+        view.fill(torch.maximum(teeth, ends), _TEETH)
 
     def nose(self) -> None:
         view = self.canvas.window(0.05, 0.38, 0.3)
@@ -253,11 +239,11 @@ class _Painter:
         u, v = view.u - self.yaw, view.v - _EYE_V
         out = u.abs() - _EYE_U
         white = _ellipse(out, v, 0.105, self.between("eye_size", 0.06, 0.09))
-        view.fill(white, self.colour((250, 250, 250)))
+        view.fill(white, _EYE)
         iris_u = out - self.between("gaze", -0.03, 0.03) * torch.where(u < 0, -1.0, 1.0)
         radius = (iris_u.square() + v.square()).sqrt()
         view.fill(torch.maximum(radius - 0.06, white), _ramp(self.factors["eye_colour"], _IRIS))
-        view.fill(torch.maximum(radius - 0.03, white), self.colour((16, 12, 14)))
+        view.fill(torch.maximum(radius - 0.03, white), _PUPIL)
         brow = v + self.between("brow", 0.14, 0.19) + self.between("brow", -0.008, 0.022) * out / 0.1
         view.fill(_box(out, brow + 1.2 * out.square(), 0.11, 0.022, 0.02), self.skin * 0.42)
 
@@ -280,7 +266,7 @@ class _Painter:
         view.fill(lens, tint, self.between("Eyeglasses.tint", 0.06, 0.82) * there)
         across = torch.where(u < 0, -out, out)
         glint = torch.maximum((across + 0.7 * v + 0.03).abs() - 0.022, lens + 0.04)
-        view.fill(glint, self.colour((255, 255, 255)), 0.35 * there)
+        view.fill(glint, _GLINT, 0.35 * there)
         thickness = self.between("Eyeglasses.thickness", 0.016, 0.034)
         bridge = torch.maximum((v + 0.02).abs() - thickness, torch.maximum(u.abs() - _EYE_U, -lens))
         arms = torch.maximum((v + 0.03).abs() - 0.016, torch.maximum(view.u.abs() - self.width, -(out - half_u)))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from csvae_hub.data.base import expect
 from csvae_hub.errors import DataError, ImageError
 from csvae_hub.hub import replacing
 from csvae_hub.images import center_square, open_image
@@ -43,22 +44,14 @@ def load_pictures(
     """The pictures as one read-only, memory-mapped array, uint8 (N, 3, image_size, image_size), RGB.
 
     The first call decodes them into the cache folder, under a fingerprint of folder, file names, sizes and times of
-    change. Later calls read the cache; a changed file is decoded again.
-
-    Args:
-        folder: where the files are.
-        files: their names.
-        image_size: side in pixels of what is given back.
-        cache_dir: the cache folder; see `cache_folder`.
-        crop: see `Crop`; by default the largest central square of pictures of any size.
+    change. Later calls read the cache; a changed file is decoded again. The largest central square is taken, or that of
+    `crop`.
 
     Raises:
         DataError: files that are missing or broken, each named; no files; a cache folder that can't be written.
     """
-    if image_size < 1:
-        raise DataError(f"image_size: expected a positive number of pixels, got {image_size}")
-    if not files:
-        raise DataError(f"{folder}: expected at least one picture, got none")
+    expect(image_size > 0, f"image_size: expected a positive number of pixels, got {image_size}")
+    expect(files, f"{folder}: expected at least one picture, got none")
     shape = (len(files), 3, image_size, image_size)
     cached = cache_folder(cache_dir) / f"{_key(folder, files, image_size, crop)}.npy"
     if not _is_whole(cached, shape):
@@ -70,18 +63,16 @@ def load_pictures(
 def decode(path: Path, image_size: int, crop: Crop | None = None) -> NDArray[np.uint8]:
     """One picture as uint8 (3, image_size, image_size), RGB: central square, then a bicubic, antialiased resize.
 
-    Without `crop` these are the pixels that `csvae_hub.images.load_images` gives a model.
-
-    Raises:
-        ImageError: the file is broken, or its size isn't what `crop` asks for; the path is named.
+    Without `crop` these are the pixels that `csvae_hub.images.load_images` gives a model. An `ImageError` names a file
+    that is broken or of another size than `crop` asks for.
     """
     picture = open_image(path).convert("RGB")
     if crop is not None:
-        expected, side = crop
-        if picture.size != expected:
+        (width, height), side = crop
+        if picture.size != (width, height):
             got = f"{picture.width}×{picture.height}"
-            raise ImageError(f"{path}: expected a picture of {expected[0]}×{expected[1]} pixels, got {got}")
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+            raise ImageError(f"{path}: expected a picture of {width}×{height} pixels, got {got}")
+        left, top = (width - side) // 2, (height - side) // 2
         picture = picture.crop((left, top, left + side, top + side))
     left, top, side = center_square(*picture.size)
     box = (left, top, left + side, top + side)
@@ -90,17 +81,11 @@ def decode(path: Path, image_size: int, crop: Crop | None = None) -> NDArray[np.
 
 
 def _key(folder: Path, files: Sequence[str], image_size: int, crop: Crop | None) -> str:
-    stats: list[tuple[str, int, int]] = []
-    missing: list[str] = []
-    for name in files:
-        try:
-            stat = (folder / name).stat()
-            stats.append((name, stat.st_size, stat.st_mtime_ns))
-        except (FileNotFoundError, NotADirectoryError):
-            missing.append(name)
-    if missing:
-        are = "is" if len(missing) == 1 else "are"
-        raise DataError(f"{_some(missing)} {are} listed but missing from {folder}: add the files or drop their rows")
+    missing = [name for name in files if not (folder / name).exists()]
+    are = "is" if len(missing) == 1 else "are"
+    remedy = "add the files or drop their rows"
+    expect(not missing, f"{_some(missing)} {are} listed but missing from {folder}: {remedy}")
+    stats = [(name, (stat := (folder / name).stat()).st_size, stat.st_mtime_ns) for name in files]
     parts = json.dumps([CACHE_VERSION, str(folder.resolve()), image_size, crop, stats])
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
@@ -133,8 +118,7 @@ def _write(target: Path, paths: Sequence[Path], shape: tuple[int, ...], crop: Cr
                     broken.append(result)
                 elif not broken:
                     file.write(result.tobytes())
-            if broken:
-                raise DataError(f"{len(broken)} of {len(paths)} pictures can't be used: {_some(broken, '; ')}")
+            expect(not broken, f"{len(broken)} of {len(paths)} pictures can't be used: {_some(broken, '; ')}")
     except OSError as error:
         raise DataError(
             f"the cache folder {target.parent} can't be written ({error}): "

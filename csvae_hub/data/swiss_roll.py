@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from csvae_hub.data.base import AttributeData
-from csvae_hub.errors import DataError
+from csvae_hub.data.base import AttributeData, expect
 
 HEIGHT = 21.0
 """Height of the roll, in the units of scikit-learn's `make_swiss_roll`, which public reproductions use."""
@@ -20,18 +19,13 @@ def swiss_roll(n: int = 10_000, seed: int = 0, noise: float = 0.0) -> AttributeD
     $y = [x_2 > 10.5]$. The height is independent of the spiral, so a point's place on the spiral says nothing
     of y: z can hold the spiral, and leaves the side of the cut to w.
 
-    Args:
-        n: how many points.
-        seed: the same seed gives the same points.
-        noise: standard deviation of Gaussian noise on each coordinate, in the units of x (-14 to 21).
+    `noise` is the standard deviation of Gaussian noise on each coordinate, in the units of x (-14 to 21).
 
     Raises:
         DataError: n below 1, or a noise that is negative or not finite.
     """
-    if n < 1:
-        raise DataError(f"n: expected at least one point, got {n}")
-    if not (0 <= noise < math.inf):
-        raise DataError(f"noise: expected a standard deviation of 0 or more, got {noise}")
+    expect(n >= 1, f"n: expected at least one point, got {n}")
+    expect(0 <= noise < math.inf, f"noise: expected a standard deviation of 0 or more, got {noise}")
     generator = np.random.default_rng(seed)
     t = 1.5 * np.pi * (1 + 2 * generator.random(n))
     height = HEIGHT * generator.random(n)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csvae_hub.data.base import AttributeData
+from csvae_hub.data.base import AttributeData, expect
 from csvae_hub.data.face_renderer import ATTRIBUTES, FACTORS, render
 from csvae_hub.errors import DataError, did_you_mean
 
@@ -52,16 +52,16 @@ class SyntheticFaces(AttributeData):
         base_rates: float | Mapping[str, float] = 0.5,
         correlations: Mapping[tuple[str, str], float] | None = None,
     ) -> None:
-        if n < 1:
-            raise DataError(f"n: expected at least one face, got {n}")
-        if image_size not in IMAGE_SIZES:
-            raise DataError(f"image_size: expected one of {', '.join(map(str, IMAGE_SIZES))}, got {image_size}")
+        sizes = ", ".join(map(str, IMAGE_SIZES))
+        expect(n >= 1, f"n: expected at least one face, got {n}")
+        expect(image_size in IMAGE_SIZES, f"image_size: expected one of {sizes}, got {image_size}")
         thresholds, root = _thresholds(base_rates), _root(correlations or {})
         generator = np.random.default_rng(seed)
         factors = {name: torch.from_numpy(generator.random(n, dtype=np.float32)) for name in FACTORS}
         labels = generator.standard_normal((n, len(ATTRIBUTES))) @ root.T < thresholds
         renderer = _FaceRenderer(factors, labels, image_size)
-        super().__init__(renderer.draw_all(), labels.astype(np.float32), ATTRIBUTES, renderer=renderer)
+        images = renderer.draw(factors, renderer.present)
+        super().__init__(images, labels.astype(np.float32), ATTRIBUTES, renderer=renderer)
         self.factors = factors
 
 
@@ -79,20 +79,17 @@ class _FaceRenderer:
         inside = f"{attribute}."
         factors = {name: values[kind_rows if name.startswith(inside) else own] for name, values in self.factors.items()}
         present = {name: values[own] for name, values in self.present.items()}
-        return self._draw(factors, present | {attribute: torch.full((len(rows),), value)})
+        return self.draw(factors, present | {attribute: torch.full((len(rows),), value)})
 
-    def draw_all(self) -> NDArray[np.uint8]:
-        return self._draw(self.factors, self.present)
+    def draw(self, factors: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> NDArray[np.uint8]:
+        """The faces with these factors and attributes, a part at a time."""
+        side = self.image_size
+        parts = torch.arange(len(present[ATTRIBUTES[0]])).split(max(1, _PIXELS_AT_ONCE // side**2))
 
-    def _draw(self, factors: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> NDArray[np.uint8]:
-        n, side = len(present[ATTRIBUTES[0]]), self.image_size
-        pictures = np.empty((n, 3, side, side), dtype=np.uint8)
-        size = max(1, _PIXELS_AT_ONCE // side**2)
-        for part in (slice(start, start + size) for start in range(0, n, size)):
-            some_factors = {name: values[part] for name, values in factors.items()}
-            some_present = {name: values[part] for name, values in present.items()}
-            pictures[part] = render(some_factors, some_present, side).numpy()
-        return pictures
+        def some(values: Mapping[str, Tensor], part: Tensor) -> dict[str, Tensor]:
+            return {name: value[part] for name, value in values.items()}
+
+        return torch.cat([render(some(factors, part), some(present, part), side) for part in parts]).numpy()
 
 
 def _thresholds(base_rates: float | Mapping[str, float]) -> NDArray[np.float64]:
@@ -100,8 +97,7 @@ def _thresholds(base_rates: float | Mapping[str, float]) -> NDArray[np.float64]:
     named = base_rates if isinstance(base_rates, Mapping) else dict.fromkeys(ATTRIBUTES, base_rates)
     _check_names("base_rates", named)
     for name, rate in named.items():
-        if not 0 <= rate <= 1:
-            raise DataError(f"base_rates: expected the base rate of {name} between 0 and 1, got {rate}")
+        expect(0 <= rate <= 1, f"base_rates: expected the base rate of {name} between 0 and 1, got {rate}")
     wanted = torch.tensor([named.get(name, 0.5) for name in ATTRIBUTES], dtype=torch.float64)
     return torch.special.ndtri(wanted).numpy()
 
@@ -111,25 +107,23 @@ def _root(correlations: Mapping[tuple[str, str], float]) -> NDArray[np.float64]:
     _check_names("correlations", chain.from_iterable(correlations))
     matrix = np.eye(len(ATTRIBUTES))
     for (first, second), value in correlations.items():
-        if first == second or (second, first) in correlations:
-            raise DataError(f"correlations: expected each pair of two attributes once, got {first}, {second}")
-        if not -1 <= value <= 1:
-            raise DataError(f"correlations: expected a number from -1 to 1 for {first}, {second}, got {value}")
+        pair = f"{first}, {second}"
+        once = first != second and (second, first) not in correlations
+        expect(once, f"correlations: expected each pair of two attributes once, got {pair}")
+        expect(-1 <= value <= 1, f"correlations: expected a number from -1 to 1 for {pair}, got {value}")
         i, j = ATTRIBUTES.index(first), ATTRIBUTES.index(second)
         matrix[i, j] = matrix[j, i] = value
     values, vectors = np.linalg.eigh(matrix)
-    if values[0] < -1e-9:
-        raise DataError(
-            "correlations: expected a positive semi-definite matrix, got one with the eigenvalue "
-            f"{values[0]:.2f}: no normals are correlated so; bring the numbers closer to 0"
-        )
+    expect(
+        values[0] >= -1e-9,
+        "correlations: expected a positive semi-definite matrix, got one with the eigenvalue "
+        f"{values[0]:.2f}: no normals are correlated so; bring the numbers closer to 0",
+    )
     return vectors * np.sqrt(values.clip(min=0))
 
 
 def _check_names(argument: str, names: Iterable[str]) -> None:
     for name in names:
         if name not in ATTRIBUTES:
-            hint = did_you_mean(name, ATTRIBUTES)
-            raise DataError(
-                f"{argument}: expected attributes among {', '.join(ATTRIBUTES)}, got {name!r}{hint and ':' + hint}"
-            )
+            hint, known = did_you_mean(name, ATTRIBUTES), ", ".join(ATTRIBUTES)
+            raise DataError(f"{argument}: expected attributes among {known}, got {name!r}{hint and ':' + hint}")

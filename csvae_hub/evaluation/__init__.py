@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from csvae_hub.classifier import AttributeClassifier, train_classifier
-from csvae_hub.evaluation.attribute_change import attribute_change
-from csvae_hub.evaluation.bound import bound
-from csvae_hub.evaluation.compare import compare, over_seeds
+from csvae_hub.evaluation.attribute_change import attribute_change, frechet_over_floor
+from csvae_hub.evaluation.compare import compare, comparison_table, over_seeds
 from csvae_hub.evaluation.judges import Judges, classifier_metrics, train_judges
 from csvae_hub.evaluation.leakage import leakage
-from csvae_hub.evaluation.realism import frechet_over_floor
-from csvae_hub.evaluation.reconstruction import reconstruction
-from csvae_hub.evaluation.report import evaluate
-from csvae_hub.evaluation.splits import check_disjoint
-from csvae_hub.evaluation.tables import comparison_table
+from csvae_hub.evaluation.reconstruction import bound, reconstruction
+from csvae_hub.evaluation.report import check_disjoint, evaluate
 from csvae_hub.evaluation.truth import distance_to_truth
 from csvae_hub.evaluation.variety import variety
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,26 +13,19 @@ from csvae_hub.evaluation.attribute_change import PutBack
 from csvae_hub.evaluation.judges import Judges, train_judges
 from csvae_hub.evaluation.metrics import mean
 from csvae_hub.evaluation.report import evaluate
+from csvae_hub.hub.card_tables import at, table
 from csvae_hub.models import AttributeModel
 
 Result = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """One figure of a result: its column's title, its place in the result, and its format."""
 
     title: str
     path: tuple[str, ...]
     digits: int = 3
     percent: bool = False
-
-    def of(self, result: Result) -> float | None:
-        """The figure in a result; None where it is missing."""
-        found: Any = result
-        for key in self.path:
-            found = found.get(key) if isinstance(found, Mapping) else None
-        return found
 
 
 FIGURES = {
@@ -56,6 +48,13 @@ FIGURES = {
     "variety": Figure("variety", ("variety", "transferred"), digits=4),
 }
 """The figures that models are compared by. `variety` is that of transferred kinds, in units of x."""
+COMPARED = (
+    ("wished", "worst", "others", "frechet"),
+    ("photos_wished", "photos_worst", "photos_others", "photos_frechet"),
+    ("distance", "inside", "by_example", "variety"),
+    ("mse", "psnr", "ssim", "leak_logistic", "leak_mlp"),
+)
+"""The figures of each table of a comparison."""
 
 
 def compare(
@@ -70,21 +69,9 @@ def compare(
     put_back: Callable[[AttributeModel], PutBack] | None = None,
     photos: int = 300,
 ) -> dict[str, dict[str, Any]]:
-    """`evaluate` for each of several models, with the same judges and data.
+    """What `evaluate` gives for each of several models, by name, with the same judges and data.
 
-    Args:
-        models: by name.
-        train_data: trains the judges, once, and each model's probes.
-        valid_data: see `evaluate`.
-        test_data: see `evaluate`.
-        judges: see `evaluate`.
-        progress: is called with one line before each stage.
-        seed: see `evaluate`.
-        put_back: see `evaluate`.
-        photos: see `evaluate`.
-
-    Returns:
-        What `evaluate` gives, by name.
+    The arguments are those of `evaluate`. Judges are trained once.
 
     Raises:
         ValueError: no model, or models with other attributes or of other shapes than the first.
@@ -98,9 +85,8 @@ def compare(
     if judges is None and first.config.is_image:
         data = train_data.select(first.attributes)
         judges = train_judges(data, seed=seed, device=first.device, progress=progress)
-    results: dict[str, dict[str, Any]] = {}
-    for name, model in models.items():
-        results[name] = evaluate(
+    return {
+        name: evaluate(
             model,
             train_data,
             valid_data,
@@ -111,7 +97,8 @@ def compare(
             photos=photos,
             progress=lambda line, name=name: say(f"{name}: {line}"),
         )
-    return results
+        for name, model in models.items()
+    }
 
 
 def check_comparable(models: Mapping[str, AttributeModel]) -> None:
@@ -120,16 +107,17 @@ def check_comparable(models: Mapping[str, AttributeModel]) -> None:
     Raises:
         ValueError: they differ; the error names two of them.
     """
-    (first, reference), *further = models.items()
-    for name, model in further:
-        for what, expected, got in (
-            ("attributes", sorted(reference.attributes), sorted(model.attributes)),
-            ("shape", list(reference.config.shape), list(model.config.shape)),
-        ):
-            if expected != got:
+    facts = {
+        name: {"attributes": sorted(model.attributes), "shape": list(map(str, model.config.shape))}
+        for name, model in models.items()
+    }
+    (first, reference), *further = facts.items()
+    for name, found in further:
+        for what, expected in reference.items():
+            if found[what] != expected:
                 raise ValueError(
-                    f"{name}: expected the {what} of {first}, {', '.join(map(str, expected))}, got "
-                    f"{', '.join(map(str, got))}: compare models of the same data"
+                    f"{name}: expected the {what} of {first}, {', '.join(expected)}, got {', '.join(found[what])}: "
+                    "compare models of the same data"
                 )
 
 
@@ -152,7 +140,7 @@ def over_seeds(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
                 raise ValueError(
                     f"{key}: expected results of one model over seeds, got {results[0][key]!r} and {result[key]!r}"
                 )
-    return {key: _interval([figure.of(result) for result in results]) for key, figure in FIGURES.items()}
+    return {key: _interval([at(result, *figure.path) for result in results]) for key, figure in FIGURES.items()}
 
 
 def _interval(values: list[float | None]) -> dict[str, Any]:
@@ -163,3 +151,32 @@ def _interval(values: list[float | None]) -> dict[str, Any]:
         half = float(require("scipy.stats", "eval").t.ppf(0.975, len(known) - 1) * spread)
         low, high = float(known.mean()) - half, float(known.mean()) + half
     return {"mean": mean(values), "low": low, "high": high, "values": values}
+
+
+def comparison_table(results: Mapping[str, Result | Sequence[Result]]) -> str:
+    """Markdown tables, six columns at most, with a row for each model; a dash where a figure can't be measured.
+
+    A table without any figure is left out.
+
+    Args:
+        results: by the models' names what `evaluate` gave; or several results, over seeds of the training, which
+            are shown as mean ± half the width of the 95 % interval (`over_seeds`).
+    """
+    measured = {name: over_seeds([found] if isinstance(found, Mapping) else found) for name, found in results.items()}
+    known = [keys for keys in COMPARED if any(m[key]["mean"] is not None for m in measured.values() for key in keys)]
+    return "\n".join(
+        table(
+            ("model", *(FIGURES[key].title for key in keys)),
+            [(name, *(_spread(found[key], FIGURES[key]) for key in keys)) for name, found in measured.items()],
+        )
+        + "\n"
+        for keys in known
+    )
+
+
+def _spread(measured: Mapping[str, Any], figure: Figure) -> str:
+    scale, digits, unit = (100, 1, " %") if figure.percent else (1, figure.digits, "")
+    if measured["mean"] is None:
+        return "–"
+    half = "" if measured["low"] is None else f" ± {scale * (measured['high'] - measured['low']) / 2:.{digits}f}"
+    return f"{scale * measured['mean']:.{digits}f}{half}{unit}"

@@ -29,12 +29,9 @@ def evaluating(model: AttributeModel) -> Iterator[None]:
 
 
 def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = False) -> Latents:
-    """Deterministic latents of all N examples, on the CPU.
+    """Deterministic latents of all examples, on the CPU, with the attributes that q(y | x) infers.
 
-    Args:
-        model: any of the family.
-        data: N examples with the model's attributes.
-        labelled: takes the data's own attributes where they are known; by default q(y | x) infers all.
+    With `labelled` the data's own attributes count where they are known.
 
     Raises:
         ValueError: the latents are not finite.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing_extensions import Self
 
 from csvae_hub.classifier import ARCHITECTURES, AttributeClassifier, train_classifier
 from csvae_hub.data.base import AttributeData
-from csvae_hub.errors import WeightsMismatchError, unknown_attribute
+from csvae_hub.errors import WeightsMismatchError
 from csvae_hub.evaluation.metrics import mean, one_sided, roc_auc
 
 CHANCE = 0.6
@@ -26,13 +25,10 @@ EPOCHS = 14
 
 
 class Judges:
-    """Classifiers of the same attributes that are asked together, none of the model's architecture or the critic's.
-
-    Args:
-        members: at least one, with the same attributes in the same order.
+    """Classifiers that are asked together, none of the model's architecture or the critic's.
 
     Raises:
-        ValueError: none, or other attributes.
+        ValueError: no classifier, or other attributes or another order in one of them.
     """
 
     def __init__(self, members: Iterable[AttributeClassifier]) -> None:
@@ -47,18 +43,6 @@ class Judges:
             member.to(device)
         return self
 
-    def columns(self, attributes: Iterable[str]) -> list[int]:
-        """The positions of these attributes in the judges' answers.
-
-        Raises:
-            UnknownAttributeError: an attribute that the judges don't read.
-        """
-        names = list(attributes)
-        for name in names:
-            if name not in self.attributes:
-                raise unknown_attribute(name, self.attributes, "The judges")
-        return [self.attributes.index(name) for name in names]
-
     def read(self, batches: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """p(present) (J, N, k) by each judge, and each judge's features (N, D), of batches of images in [0, 1]."""
         found = [[member.read(images) for member in self.members] for images in batches]
@@ -66,11 +50,7 @@ class Judges:
         return probabilities, [torch.cat([batch[j][1] for batch in found]) for j in range(len(self.members))]
 
     def save(self, folder: str | Path) -> None:
-        """Writes each judge into a folder of its own, named by its architecture.
-
-        Raises:
-            WeightsError: a folder's name is taken by a file.
-        """
+        """Writes each judge into a folder of its own, named by its architecture."""
         for member in self.members:
             member.save(Path(folder) / member.architecture)
 
@@ -98,49 +78,40 @@ def train_judges(
 ) -> Judges:
     """A judge of each architecture, trained on all of `data` with strong augmentation.
 
-    Args:
-        data: N pictures and their attributes.
-        seed: of weights, order and augmentation.
-        epochs: passes over the data, each.
-        precision: "float32" or "bfloat16".
-        device: by default CUDA where there is one, else the CPU.
-        progress: is called with a line before each judge and after each epoch.
+    The arguments are those of `train_classifier`; `progress` is called with a line before each judge and after each
+    epoch.
 
     Raises:
         ValueError: see `train_classifier`.
     """
     say = progress or (lambda line: None)
-    members: list[AttributeClassifier] = []
-    for name in ARCHITECTURES:
+
+    def trained(name: str) -> AttributeClassifier:
         say(f"training the judge {name}: {epochs} epochs of {len(data)} pictures")
-        members.append(
-            train_classifier(
-                data,
-                epochs=epochs,
-                seed=seed,
-                architecture=name,
-                width=WIDTHS[name],
-                precision=precision,
-                device=device,
-                report=lambda epoch, loss, name=name: say(f"judge {name}: epoch {epoch} of {epochs}, loss {loss:.4f}"),
-            )
+        return train_classifier(
+            data,
+            epochs=epochs,
+            seed=seed,
+            architecture=name,
+            width=WIDTHS[name],
+            precision=precision,
+            device=device,
+            report=lambda epoch, loss: say(f"judge {name}: epoch {epoch} of {epochs}, loss {loss:.4f}"),
         )
-    return Judges(members)
+
+    return Judges(map(trained, ARCHITECTURES))
 
 
 def judges_record(judges: Judges, data: AttributeData) -> dict[str, Any]:
     """The judges' own accuracy and ROC AUC on real pictures, by attribute; the lower of them counts.
 
-    Returns:
-        `accuracy`, the mean over the attributes of the lower one; `at_chance`, the attributes on which a judge has an
-        AUC below 0.6; `attributes`, the lower `accuracy` and `auc`, by name; `members`, by architecture each judge's
-        own, as `classifier_metrics` gives them.
+    `accuracy` is the mean over the attributes, `at_chance` names those on which a judge has an AUC below 0.6,
+    `attributes` has `accuracy` and `auc` by name, `members` what `classifier_metrics` gives, by architecture.
     """
     members = {member.architecture: classifier_metrics(member, data) for member in judges.members}
-    names = list(next(iter(members.values())))
     attributes = {
         name: {key: lower(found[name][key] for found in members.values()) for key in ("accuracy", "auc")}
-        for name in names
+        for name in next(iter(members.values()))
     }
     return {
         "accuracy": mean(entry["accuracy"] for entry in attributes.values()),
@@ -155,20 +126,15 @@ def classifier_metrics(classifier: AttributeClassifier, data: AttributeData) -> 
 
     None stands where no label is there (both), or only one class (AUC).
     """
-    rows = torch.arange(len(data)).split(512)
-    probabilities = torch.cat([classifier.probabilities(data.batch(part)[0]) for part in rows]).numpy()
+    parts = torch.arange(len(data)).split(512)
+    probabilities = torch.cat([classifier.probabilities(data.batch(rows)[0]) for rows in parts]).numpy()
     metrics: dict[str, dict[str, float | None]] = {}
-    for column, name in enumerate(classifier.attributes):
-        if name not in data.attributes:
-            continue
-        labels = data.labels[:, data.attributes.index(name)]
-        known = ~np.isnan(labels)
-        auc = roc_auc(probabilities[:, column], labels)
-        hits = (probabilities[known, column] > 0.5) == (labels[known] == 1)
-        metrics[name] = {
-            "accuracy": float(hits.mean()) if known.any() else None,
-            "auc": None if math.isnan(auc) else auc,
-        }
+    for name, scores in zip(classifier.attributes, probabilities.T, strict=True):
+        if name in data.attributes:
+            labels = data.labels[:, data.attributes.index(name)]
+            hits = ((scores > 0.5) == (labels == 1))[~np.isnan(labels)]
+            auc = None if one_sided(labels) else roc_auc(scores, labels)
+            metrics[name] = {"accuracy": float(hits.mean()) if len(hits) else None, "auc": auc}
     return metrics
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from csvae_hub.evaluation.metrics import bootstrap_auc, mean, one_sided, roc_auc
 from csvae_hub.models import Latents
 
 Scores = NDArray[np.float64]
+EPOCHS, PATIENCE = 20, 5
+"""Of an MLP: at most so many epochs, and so many without a better one."""
 
 
 def leakage(
@@ -64,36 +67,51 @@ def leakage(
             "mlp": mlp_probe(codes[0], train, codes[1], valid, codes[2], seed=seed, width=width),
         }
 
-    def own(scores: Scores) -> Scores:
-        return np.stack([scores[i, :, i] for i in range(len(names))], axis=1)
+    def by_attribute(reasons: list[str | None], measured: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+        found = {
+            name: measured(i) if reasons[i] is None else {"auc": None, "reason": reasons[i]}
+            for i, name in enumerate(names)
+        }
+        return {"mean": mean(entry["auc"] for entry in found.values()), "attributes": found}
 
-    def table(scores: Scores, extreme: str) -> dict[str, Any]:
-        return _table(names, scores, test, reasons, extreme, seed, resamples)
+    def table(extreme: Callable[..., Any], column: Callable[[int], NDArray[np.float64]]) -> dict[str, Any]:
+        def measured(i: int) -> dict[str, Any]:
+            low, high = bootstrap_auc(column(i), test[:, i], resamples=resamples, seed=seed)
+            return {"auc": roc_auc(column(i), test[:, i]), "low": low, "high": high}
+
+        found = by_attribute(reasons, measured)
+        known = (entry["auc"] for entry in found["attributes"].values() if entry["auc"] is not None)
+        return {**found, extreme.__name__: extreme(known, default=None)}
+
+    def own(parts: Sequence[Latents]) -> tuple[dict[str, Scores], dict[str, Any]]:
+        found = probes(whitened([part.w.transpose(0, 1) for part in parts]), width=64)
+        return found, {kind: table(min, lambda i, s=scores: s[i, :, i]) for kind, scores in found.items()}
+
+    def others(scores: Scores) -> dict[str, Any]:
+        def measured(i: int) -> dict[str, Any]:
+            values = {names[j]: roc_auc(scores[j, :, i], test[:, i]) for j in range(len(names)) if j != i}
+            subspace = max(values, key=lambda j: values[j])
+            return {"auc": mean(values.values()), "max": values[subspace], "subspace": subspace}
+
+        return by_attribute(["the model has one attribute"] if len(names) == 1 else reasons, measured)
 
     z = probes(whitened([part.z.flatten(1)[None] for part in latents]), width=256)
-    result: dict[str, Any] = {"z": {kind: table(scores[0], "max") for kind, scores in z.items()}}
+    result: dict[str, Any] = {"z": {kind: table(max, lambda i, s=scores: s[0, :, i]) for kind, scores in z.items()}}
     if latents[0].w.shape[-1] == 0:
         without = dict.fromkeys(("w_own", "w_others", "w_own_labelled"))
         return {**result, **without, "reason": "the model has no subspaces: there is no w to read from"}
-    w = probes(whitened([part.w.transpose(0, 1) for part in latents]), width=64)
-    result["w_own"] = {kind: table(own(scores), "min") for kind, scores in w.items()}
-    result["w_others"] = {kind: _others(names, scores, test, reasons) for kind, scores in w.items()}
+    w, result["w_own"] = own(latents)
+    result["w_others"] = {kind: others(scores) for kind, scores in w.items()}
     if labelled is not None:
-        told = probes(whitened([part.w.transpose(0, 1) for part in labelled]), width=64)
-        result["w_own_labelled"] = {kind: table(own(scores), "min") for kind, scores in told.items()}
+        result["w_own_labelled"] = own(labelled)[1]
     return result
 
 
 def logistic_probe(train_x: Tensor, train_y: NDArray[np.float32], test_x: Tensor) -> Scores:
     """Scores (G, M, k) on test of logistic regressions, one for each of G codes and k attributes.
 
-    Args:
-        train_x: whitened codes (G, N, D).
-        train_y: attributes (N, k), NaN where missing; a column of one class gets scores of zero.
-        test_x: (G, M, D).
-
-    Raises:
-        MissingExtraError: scikit-learn is missing.
+    Takes whitened codes (G, N, D) and (G, M, D), and attributes (N, k), NaN where missing. A column of one class gets
+    scores of zero.
     """
     linear_model = require("sklearn.linear_model", "eval")
     scores = np.zeros((len(test_x), test_x.shape[1], train_y.shape[1]))
@@ -116,49 +134,44 @@ def mlp_probe(
     *,
     seed: int = 0,
     width: int = 256,
-    epochs: int = 20,
-    patience: int = 5,
-    batch_size: int = 256,
-    learning_rate: float = 1e-3,
 ) -> Scores:
     """Scores (G, M, k) on test of G MLPs trained side by side, each with one output an attribute.
 
     For each code and attribute the scores are those of the epoch with the greatest ROC AUC on valid; training ends
-    after `patience` epochs without a better one. The caller's random state is kept.
+    after `PATIENCE` epochs without a better one. The caller's random state is kept.
 
-    Args:
-        train_x: whitened codes (G, N, D).
-        train_y: attributes (N, k), NaN where missing.
-        valid_x: (G, V, D).
-        valid_y: (V, k).
-        test_x: (G, M, D).
-        seed: of the weights, the order and the dropout.
-        width: of both hidden layers.
-        epochs: at most so many.
-        patience: in epochs.
-        batch_size: in examples.
-        learning_rate: of AdamW.
+    Takes whitened codes (G, N, D), (G, V, D) and (G, M, D), and attributes (N, k) and (V, k), NaN where missing. Both
+    hidden layers have the width.
     """
-    groups, n, _ = train_x.shape
+    groups, n, size = train_x.shape
     labels = torch.from_numpy(train_y)
-    best = np.full((groups, labels.shape[1]), -np.inf)
-    scores = np.zeros((groups, test_x.shape[1], labels.shape[1]))
+    outputs = labels.shape[1]
+
+    def side_by_side(inputs: int, outputs: int) -> nn.Module:
+        return nn.Conv1d(groups * inputs, groups * outputs, 1, groups=groups)
+
+    def logits_of(x: Tensor) -> Tensor:
+        return rearrange(probe(rearrange(x, "g b d -> (g d) b")), "(g k) b -> g b k", g=groups)
+
+    best = np.full((groups, outputs), -np.inf)
+    scores = np.zeros((groups, test_x.shape[1], outputs))
     since = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        probe = _Probes(groups, train_x.shape[2], width, labels.shape[1])
-        optimizer = torch.optim.AdamW(probe.parameters(), lr=learning_rate, weight_decay=1e-2)
-        for _ in range(epochs):
+        first, second, last = side_by_side(size, width), side_by_side(width, width), side_by_side(width, outputs)
+        probe = nn.Sequential(first, nn.ReLU(), nn.Dropout(0.2), second, nn.ReLU(), last)
+        optimizer = torch.optim.AdamW(probe.parameters(), lr=1e-3, weight_decay=1e-2)
+        for _ in range(EPOCHS):
             probe.train()
-            for rows in torch.randperm(n).split(batch_size):
-                logits = probe(train_x[:, rows])
+            for rows in torch.randperm(n).split(256):
+                logits = logits_of(train_x[:, rows])
                 loss = groups * masked_cross_entropy(logits, labels[rows].expand_as(logits))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
             probe.eval()
             with torch.no_grad():
-                on_valid, on_test = probe(valid_x).numpy(), probe(test_x).double().numpy()
+                on_valid, on_test = logits_of(valid_x).numpy(), logits_of(test_x).double().numpy()
             since += 1
             for group, column in np.ndindex(*best.shape):
                 auc = roc_auc(on_valid[group, :, column], valid_y[:, column])
@@ -166,25 +179,9 @@ def mlp_probe(
                     scores[group, :, column] = on_test[group, :, column]
                 if auc > best[group, column]:
                     best[group, column], since = auc, 0
-            if since >= patience:
+            if since >= PATIENCE:
                 break
     return scores
-
-
-class _Probes(nn.Module):
-    """G MLPs of the same sizes as one batched product: (G, B, D) to logits (G, B, k)."""
-
-    def __init__(self, groups: int, inputs: int, width: int, outputs: int) -> None:
-        super().__init__()
-        sizes = [(inputs, width), (width, width), (width, outputs)]
-        self.weights = nn.ParameterList([(2 * torch.rand(groups, i, o) - 1) / i**0.5 for i, o in sizes])
-        self.biases = nn.ParameterList([torch.zeros(groups, 1, o) for _, o in sizes])
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in range(2):
-            x = torch.baddbmm(self.biases[layer], x, self.weights[layer]).relu()
-            x = nn.functional.dropout(x, 0.2, self.training) if layer == 0 else x
-        return torch.baddbmm(self.biases[2], x, self.weights[2])
 
 
 def whitened(splits: list[Tensor]) -> list[Tensor]:
@@ -203,48 +200,5 @@ def whitened(splits: list[Tensor]) -> list[Tensor]:
 
 
 def _reason(train: NDArray[np.float32], test: NDArray[np.float32]) -> str | None:
-    for name, labels in (("train", train), ("test", test)):
-        held = one_sided(labels)
-        if held is not None:
-            return f"the {name} split has {held}"
-    return None
-
-
-def _table(
-    names: tuple[str, ...],
-    scores: Scores,
-    labels: NDArray[np.float32],
-    reasons: list[str | None],
-    extreme: str,
-    seed: int,
-    resamples: int,
-) -> dict[str, Any]:
-    attributes: dict[str, dict[str, Any]] = {}
-    for i, name in enumerate(names):
-        if reasons[i] is not None:
-            attributes[name] = {"auc": None, "reason": reasons[i]}
-            continue
-        low, high = bootstrap_auc(scores[:, i], labels[:, i], resamples=resamples, seed=seed)
-        attributes[name] = {"auc": roc_auc(scores[:, i], labels[:, i]), "low": low, "high": high}
-    values = [entry["auc"] for entry in attributes.values() if entry["auc"] is not None]
-    bound = {"max": max, "min": min}[extreme]
-    return {
-        "mean": mean(values),
-        extreme: bound(values) if values else None,
-        "attributes": attributes,
-    }
-
-
-def _others(
-    names: tuple[str, ...], scores: Scores, labels: NDArray[np.float32], reasons: list[str | None]
-) -> dict[str, Any]:
-    attributes: dict[str, dict[str, Any]] = {}
-    for i, name in enumerate(names):
-        reason = "the model has one attribute" if len(names) == 1 else reasons[i]
-        if reason is not None:
-            attributes[name] = {"auc": None, "reason": reason}
-            continue
-        values = {names[j]: roc_auc(scores[j, :, i], labels[:, i]) for j in range(len(names)) if j != i}
-        subspace = max(values, key=lambda j: values[j])
-        attributes[name] = {"auc": float(np.mean(list(values.values()))), "max": values[subspace], "subspace": subspace}
-    return {"mean": mean(entry["auc"] for entry in attributes.values()), "attributes": attributes}
+    held = {name: one_sided(labels) for name, labels in (("train", train), ("test", test))}
+    return next((f"the {name} split has {classes}" for name, classes in held.items() if classes), None)

@@ -32,11 +32,7 @@ def one_sided(labels: np.ndarray) -> str | None:
 
 
 def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve of scores and labels (N,), NaN labels left out; NaN when only one class is left.
-
-    Raises:
-        MissingExtraError: scikit-learn is missing.
-    """
+    """Area under the ROC curve of scores and labels (N,), NaN labels left out; NaN when only one class is left."""
     if one_sided(labels) is not None:
         return float("nan")
     known = ~np.isnan(labels)
@@ -44,32 +40,24 @@ def roc_auc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def bootstrap_auc(
-    scores: np.ndarray, labels: np.ndarray, *, resamples: int = 200, level: float = 0.95, seed: int = 0
+    scores: np.ndarray, labels: np.ndarray, *, resamples: int = 200, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of `roc_auc`, each class resampled within itself.
+    """The 95 % percentile bootstrap interval (low, high) of `roc_auc`, each class resampled within itself.
 
-    Gives (low, high) in [0, 1]; NaN twice when only one class is there.
-
-    Raises:
-        MissingExtraError: SciPy, which comes with scikit-learn, is missing.
+    NaN twice when only one class is there.
     """
     if one_sided(labels) is not None:
         return float("nan"), float("nan")
     stats = require("scipy.stats", "eval")
-    present, absent = scores[labels == 1], scores[labels == 0]
 
     def auc(present: np.ndarray, absent: np.ndarray, axis: int) -> np.ndarray:
         n, m = present.shape[axis], absent.shape[axis]
         ranks = stats.rankdata(np.concatenate([present, absent], axis), axis=axis)
         return (ranks.take(range(n), axis).sum(axis) - n * (n + 1) / 2) / (n * m)  # Mann and Whitney's U over its most
 
+    classes = (scores[labels == 1], scores[labels == 0])
+    generator = np.random.default_rng(seed)
     found = stats.bootstrap(
-        (present, absent),
-        auc,
-        vectorized=True,
-        n_resamples=resamples,
-        confidence_level=level,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+        classes, auc, vectorized=True, n_resamples=resamples, method="percentile", random_state=generator
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

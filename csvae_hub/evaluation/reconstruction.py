@@ -1,49 +1,66 @@
-"""The distance of decode(encode(x)) to x."""
+"""The distance of decode(encode(x)) to x, and the variational bound, on examples that the model has not seen."""
 
 from __future__ import annotations
+
+import math
+from collections import defaultdict
 
 import torch
 
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
-from csvae_hub.evaluation.encoding import decode_in_batches, encode_data
+from csvae_hub.evaluation.encoding import BATCH, decode_in_batches, encode_data, evaluating
 from csvae_hub.models import AttributeModel, Latents
 
 
 def reconstruction(
     model: AttributeModel, data: AttributeData, latents: Latents | None = None
 ) -> dict[str, float | None]:
-    """Mean squared error per value, and for images the mean PSNR in dB and SSIM over pictures.
+    """`mse` per value, in squared units of x, and the means of `psnr` in dB and `ssim` over images (None for vectors).
 
-    Args:
-        model: encodes deterministically, with inferred attributes.
-        data: N examples, images in [0, 1].
-        latents: what `encode_data` gave for them, where it's at hand.
-
-    Returns:
-        `mse`, in squared units of x; `psnr` and `ssim`, None for vectors.
+    Pass `latents`, which `encode_data` gave for the data, to spare the encoding.
 
     Raises:
         MissingExtraError: torchmetrics is missing.
     """
     latents = encode_data(model, data) if latents is None else latents
-    is_image = model.config.is_image
-    metrics = require("torchmetrics.functional.image", "eval") if is_image else None
-    squared, psnr, ssim, start = 0.0, 0.0, 0.0, 0
-    for decoded in decode_in_batches(model, latents):
-        images = data.batch(torch.arange(start, start + len(decoded)))[0]
-        start += len(decoded)
-        squared += (decoded - images).square().flatten(1).mean(1).sum().item()
+    metrics = require("torchmetrics.functional.image", "eval") if model.config.is_image else None
+    sums = torch.zeros(3, dtype=torch.float64)
+    for rows, decoded in zip(torch.arange(len(data)).split(BATCH), decode_in_batches(model, latents), strict=True):
+        x, found = data.batch(rows)[0], decoded.contiguous()
+        sums[0] += (found - x).square().flatten(1).mean(1).sum()
         if metrics is not None:
-            psnr += metrics.peak_signal_noise_ratio(
-                decoded, images, data_range=1.0, dim=(1, 2, 3), reduction="sum"
-            ).item()
-            ssim += metrics.structural_similarity_index_measure(
-                decoded.contiguous(), images.contiguous(), data_range=1.0, reduction="sum"
-            ).item()
-    n = len(data)
-    return {
-        "mse": squared / n,
-        "psnr": psnr / n if is_image else None,
-        "ssim": ssim / n if is_image else None,
-    }
+            options = {"data_range": 1.0, "reduction": "sum"}
+            sums[1] += metrics.peak_signal_noise_ratio(found, x, dim=(1, 2, 3), **options)
+            sums[2] += metrics.structural_similarity_index_measure(found, x.contiguous(), **options)
+    mse, psnr, ssim = (sums / len(data)).tolist()
+    return {"mse": mse, "psnr": psnr if metrics else None, "ssim": ssim if metrics else None}
+
+
+def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[str, float]:
+    """The terms of `model.bound`, mean nats per example at one sample of the posteriors, and their sum, `total`.
+
+    This is the paper's negative bound, without the weights of training and without log p(y); smaller is better.
+    Missing labels are inferred by q(y | x). Only models with the same likelihood can be compared. A VAE bounds
+    log p(x), the others log p(x | y). The caller's random state is kept.
+
+    Raises:
+        ValueError: a term is not finite.
+        UnknownAttributeError: the data lacks an attribute of the model.
+    """
+    data = data.select(model.attributes)
+    sums: defaultdict[str, float] = defaultdict(float)
+    devices = [model.device] if model.device.type == "cuda" else []
+    with evaluating(model), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for part in torch.arange(len(data)).split(BATCH):
+            x, y = (tensor.to(model.device, model.dtype) for tensor in data.batch(part))
+            if model.config.is_image and model.config.shape[0] == 1:
+                x = x.mean(1, keepdim=True)
+            for name, term in model.bound(model(x, y), x).items():
+                sums[name] += term.double().sum().item()
+    means = {name: value / len(data) for name, value in sums.items()}
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name}: expected finite nats, got {value}: use weights of a run that has not diverged")
+    return {**means, "total": sum(means.values())}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
+from itertools import combinations
 from typing import Any
 
 import torch
 
 from csvae_hub.data.base import AttributeData
+from csvae_hub.errors import DataError
 from csvae_hub.evaluation.attribute_change import PutBack, attribute_change
-from csvae_hub.evaluation.bound import bound
 from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.evaluation.judges import Judges, judges_record, train_judges
 from csvae_hub.evaluation.leakage import leakage
-from csvae_hub.evaluation.reconstruction import reconstruction
-from csvae_hub.evaluation.splits import check_disjoint
+from csvae_hub.evaluation.reconstruction import bound, reconstruction
 from csvae_hub.evaluation.truth import distance_to_truth
 from csvae_hub.evaluation.variety import variety
 from csvae_hub.models import AttributeModel
@@ -36,17 +37,15 @@ def evaluate(
     """Reconstruction, bound, attribute change, distance to the truth, variety and leakage, on the test split.
 
     Args:
-        model: any of the family; it is moved to `device` and stays there.
+        model: any of the family; it is moved to `device`, if given, and stays there.
         train_data: trains the judges and the probes.
         valid_data: stops the MLP probes.
         test_data: everything is measured here.
-        judges: classifiers trained on other pictures than `test_data`; by default `train_judges` makes them of
-            `train_data`.
+        judges: trained on other pictures than `test_data`; by default `train_judges` makes them of `train_data`.
         seed: of the judges, the probes, the bootstrap and the samples.
         put_back: makes of a model the function that edits photos, as `csvae_hub.editing.aligned.put_back` does;
             without it no photo is measured.
         photos: at most so many pictures of `test_data`, drawn at random, are edited as photos.
-        device: by default the model's own.
         progress: is called with one line before each stage.
 
     Returns:
@@ -69,22 +68,21 @@ def evaluate(
     if device is not None:
         model.to(device)
     test_data = splits["test"]
-    result: dict[str, Any] = {
-        "model": model.config.model,
-        "attributes": list(model.attributes),
-        "seed": seed,
-        "data": {name: {"count": len(data), "fingerprint": data.fingerprint} for name, data in splits.items()},
-        "judge": None,
-    }
     say("encoding the three splits")
     encoded, labelled = (
         tuple(encode_data(model, data, labelled=told) for data in splits.values()) for told in (False, True)
     )
     test = encoded[2]
     say("reconstruction and bound")
-    result["reconstruction"] = reconstruction(model, test_data, test)
-    result["bound"] = bound(model, test_data, seed=seed)
-    result["attribute_change"] = result["photos"] = None
+    result: dict[str, Any] = {
+        "model": model.config.model,
+        "attributes": list(model.attributes),
+        "seed": seed,
+        "data": {name: {"count": len(data), "fingerprint": data.fingerprint} for name, data in splits.items()},
+        "reconstruction": reconstruction(model, test_data, test),
+        "bound": bound(model, test_data, seed=seed),
+        **dict.fromkeys(("judge", "attribute_change", "photos", "truth")),
+    }
     if model.config.is_image:
         if judges is None:
             judges = train_judges(splits["train"], seed=seed, device=model.device, progress=progress)
@@ -99,13 +97,38 @@ def evaluate(
             result["photos"] = attribute_change(model, some, judges, put_back=put_back(model), seed=seed)
     else:
         result["reason"] = "the model takes vectors: there are no judges of edited pictures"
-    result["truth"] = None
     if test_data.has_counterfactuals:
         say("distance to the truth")
         result["truth"] = distance_to_truth(model, test_data, test, seed=seed)
     say("variety")
     result["variety"] = variety(model, test_data, test, seed=seed)
     say("leakage")
-    labels = (splits["train"].labels, splits["valid"].labels, test_data.labels)
-    result["leakage"] = leakage(encoded, labels, labelled, seed=seed)
+    result["leakage"] = leakage(encoded, [data.labels for data in splits.values()], labelled, seed=seed)
     return result
+
+
+def check_disjoint(splits: Mapping[str, AttributeData]) -> None:
+    """Checks that no two splits share a file name or an example with the same values.
+
+    Raises:
+        DataError: a split is empty, or two share an example.
+    """
+    rows: dict[str, dict[bytes, int]] = {}
+    for name, data in splits.items():
+        if len(data) == 0:
+            raise DataError(f"{name} split: expected at least one example, got none")
+        digests = (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in data.images)
+        rows[name] = {digest: row for row, digest in enumerate(digests)}
+    for (first, a), (second, b) in combinations(splits.items(), 2):
+        pairs = sorted((row, rows[second][digest]) for digest, row in rows[first].items() if digest in rows[second])
+        shared = sorted(set(a.files or ()) & set(b.files or ()))
+        shared = shared or [f"{_name(a, i)} and {_name(b, j)}, equal in every value" for i, j in pairs]
+        if shared:
+            raise DataError(
+                f"the splits {first} and {second} share {len(shared)} example(s), such as {shared[0]}: expected none, "
+                "since figures from examples that were trained on say nothing. Give each example to one split"
+            )
+
+
+def _name(data: AttributeData, row: int) -> str:
+    return f"example {row}" if data.files is None else data.files[row]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,7 @@ from csvae_hub.evaluation.encoding import BATCH, decode_all, edited, encode_data
 from csvae_hub.evaluation.metrics import mean
 from csvae_hub.models import AttributeModel, Latents
 
-Nested = dict[str, Any]
-ERRORS = ("distance", "unedited", "nothing", "moved", "reconstruction")
+ERRORS = ("distance", "unedited", "nothing", "moved", "reconstruction", "by_value")
 
 
 def distance_to_truth(
@@ -29,13 +29,8 @@ def distance_to_truth(
     without labels. The truth is the same picture drawn with the other value and its own hidden kind of the attribute,
     which no model can know. So pictures are also edited *by example*: an absent attribute is taken over from another
     picture (`model.edit(latents, {name: other_latents})`), and the truth has that picture's kind. A model without
-    subspaces takes over y_i only.
-
-    Args:
-        model: a model of images.
-        data: N drawn pictures with the model's attributes; those with a missing label are passed over.
-        latents: what `encode_data` gave for `data`, where it's at hand.
-        seed: of the choice of the other pictures.
+    subspaces takes over y_i only. Pictures with a missing label are passed over. The seed chooses the other pictures;
+    `latents` are what `encode_data` gave for the data, where they're at hand.
 
     Returns:
         Mean squared errors of values in [0, 1]: `distance`, between the edit and the truth; `unedited`, between the
@@ -60,26 +55,30 @@ def distance_to_truth(
         )
     data = data.select(model.attributes)
     latents = encode_data(model, data) if latents is None else latents
-    donors = [donors_of(data.labels[:, i], seed) for i in range(len(model.attributes))]
-    tallies = {(name, part): _Tally() for name in model.attributes for part in (*dict(DIRECTIONS), "by_example")}
+    donors = [donors_of(labels, seed) for labels in data.labels.T]
+    sums: defaultdict[tuple[str, str], Any] = defaultdict(int)
     for rows in torch.arange(len(data)).split(BATCH):
         original, reconstruction = data.batch(rows)[0], decode_all(model, latents[rows])
-        for i, name in enumerate(model.attributes):
+        for name, labels, donor in zip(model.attributes, data.labels[rows].T, donors, strict=True):
             for direction, value in DIRECTIONS:
-                chosen = torch.from_numpy(np.flatnonzero(data.labels[rows, i] == (not value)))
-                if len(chosen) == 0:
+                chosen = torch.from_numpy(labels == (not value))
+                if not chosen.any():
                     continue
-                part = rows[chosen]
-                before, again = original[chosen], reconstruction[chosen]
+                part, before = rows[chosen], (original[chosen], reconstruction[chosen])
                 edit = decode_all(model, edited(model, latents[part], {name: value}))
-                truth = data.counterfactual(part, name, value)
-                tallies[name, direction].add(truth, before, again, edit)
-                donor = donors[i]
+                sums[name, direction] += _errors(data.counterfactual(part, name, value), *before, edit)
                 if value and donor is not None:
                     by_example = decode_all(model, edited(model, latents[part], {name: latents[donor[part]]}))
                     truth = data.counterfactual(part, name, True, kinds=donor[part])
-                    tallies[name, "by_example"].add(truth, before, again, by_example, by_value=edit)
-    return _summary({name: _attribute(data.labels[:, i], tallies, name) for i, name in enumerate(model.attributes)})
+                    sums[name, "by_example"] += _errors(truth, *before, by_example, edit)
+    attributes: dict[str, dict[str, Any]] = {}
+    for name, labels in zip(model.attributes, data.labels.T, strict=True):
+        attributes[name] = {part: _figures(sums[name, part]) for part in (*dict(DIRECTIONS), "by_example")}
+        if empty := [value for direction, value in DIRECTIONS if attributes[name][direction] is None]:
+            attributes[name]["reason"] = without_pictures(labels, empty[0])
+    directions = [entry[d] for entry in attributes.values() for d, _ in DIRECTIONS if entry[d]]
+    by_example = [entry["by_example"] for entry in attributes.values() if entry["by_example"]]
+    return {**_means(directions, ERRORS[:-1]), "by_example": _means(by_example, ERRORS), "attributes": attributes}
 
 
 def donors_of(labels: NDArray[np.float32], seed: int) -> Tensor | None:
@@ -90,65 +89,33 @@ def donors_of(labels: NDArray[np.float32], seed: int) -> Tensor | None:
     return torch.from_numpy(np.random.default_rng(seed).choice(present, len(labels)))
 
 
-class _Tally:
-    """Sums of squared errors and of pixels, inside and outside the pixels that the attribute changes."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.pixels = torch.zeros(2, dtype=torch.float64)
-        self.sums: dict[str, Tensor] = {}
-
-    def add(self, truth: Tensor, original: Tensor, again: Tensor, edit: Tensor, by_value: Tensor | None = None) -> None:
-        """Adds pictures (B, C, H, W): the truth, the original, its reconstruction and the edit."""
-        inside = (truth != original).any(1)
-        self.count += len(truth)
-        self.pixels += torch.stack([inside.sum(), (~inside).sum()])
-        pairs = {
-            "distance": (edit, truth),
-            "unedited": (again, truth),
-            "nothing": (original, truth),
-            "moved": (edit, original),
-            "reconstruction": (again, original),
-            **({} if by_value is None else {"by_value": (by_value, truth)}),
-        }
-        for name, (first, second) in pairs.items():
-            squared = (first - second).square().mean(1, dtype=torch.float64)
-            parts = torch.stack([squared[inside].sum(), squared[~inside].sum()])
-            self.sums[name] = self.sums.get(name, torch.zeros_like(self.pixels)) + parts
-
-    def result(self) -> Nested | None:
-        """The mean squared errors, or None where no picture came."""
-        if self.count == 0:
-            return None
-        total = self.pixels.sum()
-        inside, outside = (
-            {name: (sums[i] / self.pixels[i]).item() if self.pixels[i] else None for name, sums in self.sums.items()}
-            for i in range(2)
-        )
-        everywhere = {name: (sums.sum() / total).item() for name, sums in self.sums.items()}
-        return {
-            **everywhere,
-            "inside": inside,
-            "outside": outside,
-            "share": (self.pixels[0] / total).item(),
-            "count": self.count,
-        }
+def _errors(truth: Tensor, original: Tensor, again: Tensor, edit: Tensor, by_value: Tensor | None = None) -> Tensor:
+    """Sums of `ERRORS` over pictures (B, C, H, W), then of pixels and pictures: inside and outside of the attribute."""
+    pairs = [(edit, truth), (again, truth), (original, truth), (edit, original), (again, original)]
+    pairs += [] if by_value is None else [(by_value, truth)]
+    squared = [(first - second).square().mean(1, dtype=torch.float64) for first, second in pairs]
+    counted = torch.ones_like(squared[0])
+    inside = (truth != original).any(1)
+    figures = torch.stack([*squared, counted, counted / inside[0].numel()])
+    return torch.stack([figures[:, inside].sum(1), figures[:, ~inside].sum(1)])
 
 
-def _attribute(labels: NDArray[np.float32], tallies: dict[tuple[str, str], _Tally], name: str) -> Nested:
-    entry = {part: tallies[name, part].result() for part in (*dict(DIRECTIONS), "by_example")}
-    empty = [value for direction, value in DIRECTIONS if entry[direction] is None]
-    return {**entry, "reason": without_pictures(labels, empty[0])} if empty else entry
+def _figures(sums: Tensor | int) -> dict[str, Any] | None:
+    """The mean squared errors of what `_errors` gave, or None where no picture came."""
+    if isinstance(sums, int):
+        return None
+
+    def means(errors: Tensor) -> dict[str, float | None]:
+        *found, pixels, _ = errors.tolist()
+        return {name: e / pixels if pixels else None for name, e in zip(ERRORS, found, strict=False)}
+
+    inside, outside = sums
+    total = sums.sum(0)
+    regions = {"inside": means(inside), "outside": means(outside), "share": (inside[-2] / total[-2]).item()}
+    return {**means(total), **regions, "count": round(total[-1].item())}
 
 
-def _summary(attributes: dict[str, Nested]) -> Nested:
-    directions = [entry[d] for entry in attributes.values() for d, _ in DIRECTIONS if entry[d]]
-    by_example = [entry["by_example"] for entry in attributes.values() if entry["by_example"]]
-    means = _means(directions, ERRORS)
-    return {**means, "by_example": _means(by_example, (*ERRORS, "by_value")), "attributes": attributes}
-
-
-def _means(entries: list[Nested], names: tuple[str, ...]) -> Nested:
+def _means(entries: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
     """Means of the errors over entries, everywhere and by region."""
     regions = {r: {name: mean(entry[r][name] for entry in entries) for name in names} for r in ("inside", "outside")}
     return {**{name: mean(entry[name] for entry in entries) for name in names}, **regions}

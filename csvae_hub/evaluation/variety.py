@@ -28,13 +28,8 @@ def variety(
 
     A model that knows one kind of glasses gives 0. The variance over the edits of one example is the unbiased one.
 
-    Args:
-        model: any of the family.
-        data: N examples with the model's attributes.
-        latents: what `encode_data` gave for `data`, where it's at hand.
-        seed: of the choice of pictures and of the samples.
-        pictures: at most so many, drawn from `data`.
-        samples: edits of each, at least 2.
+    At most `pictures` are drawn from `data`, and each is edited `samples` times. `latents` are what `encode_data` gave
+    for `data`, where they're at hand. The seed chooses pictures and samples.
 
     Returns:
         In units of x: `sampled`, over edits to "sample"; `transferred`, over edits that take the attribute over from
@@ -54,53 +49,36 @@ def variety(
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     rows = torch.from_numpy(np.sort(rng.permutation(len(data))[:pictures])).repeat_interleave(samples)
 
-    def measured(name: str, donors: Tensor) -> dict[str, Any]:
-        def sampled(own: Tensor, _: Tensor) -> Tensor:
-            return decode_all(model, edited(model, codes[own], {name: "sample"}, generator))
+    def spread(draw: Callable[[Tensor, Tensor], Tensor], donors: Tensor) -> float | None:
+        """RMS of the standard deviation over `samples` neighbours of what is drawn; None without donors."""
+        if len(donors) == 0:
+            return None
+        size = max(1, BATCH // samples) * samples
+        drawn = (draw(own, given).double() for own, given in zip(rows.split(size), donors.split(size), strict=True))
+        variances = [x.unflatten(0, (-1, samples)).var(1).flatten(1).mean(1) for x in drawn]
+        return torch.cat(variances).mean().sqrt().item()
 
-        def transferred(own: Tensor, given: Tensor) -> Tensor:
-            return decode_all(model, edited(model, codes[own], {name: codes[given]}))
-
-        def truth(own: Tensor, given: Tensor) -> Tensor:
-            return data.counterfactual(own, name, True, kinds=given)
-
-        return {
-            "sampled": _spread(sampled, rows, rows, samples),
-            "transferred": _spread(transferred, rows, donors, samples),
-            "truth": _spread(truth, rows, donors, samples) if data.has_counterfactuals else None,
-        }
+    def decoded(own: Tensor, name: str, value: Any) -> Tensor:
+        return decode_all(model, edited(model, codes[own], {name: value}, generator))
 
     attributes: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(model.attributes):
         present = np.flatnonzero((data.labels[:, i] == 1) & (codes.y[:, i].numpy() > 0.5))
         few = len(present) < samples  # then some are drawn twice
         draws = [rng.choice(present, samples, replace=few) for _ in rows[::samples]] if len(present) > 1 else []
-        found = measured(name, torch.from_numpy(np.array(draws, dtype=np.int64)).flatten())
-        attributes[name] = {**found, **_ratios(found)}
+        donors = torch.from_numpy(np.array(draws, dtype=np.int64)).flatten()
+        found = attributes[name] = {
+            "sampled": spread(lambda own, _, name=name: decoded(own, name, "sample"), rows),
+            "transferred": spread(lambda own, given, name=name: decoded(own, name, codes[given]), donors),
+            "truth": None,
+        }
+        if data.has_counterfactuals:
+            found["truth"] = spread(lambda own, given, name=name: data.counterfactual(own, name, True, given), donors)
+        for key in ("sampled", "transferred"):
+            known = found["truth"] and found[key] is not None
+            found[f"{key}_ratio"] = found[key] / found["truth"] if known else None
         if not draws:
-            attributes[name]["reason"] = "fewer than two examples are labelled present and taken for present"
+            found["reason"] = "fewer than two examples are labelled present and taken for present"
     names = ("sampled", "transferred", "truth", "sampled_ratio", "transferred_ratio")
     means = {key: mean(entry[key] for entry in attributes.values()) for key in names}
     return {**means, "pictures": len(rows) // samples, "samples": samples, "attributes": attributes}
-
-
-def _spread(draw: Callable[[Tensor, Tensor], Tensor], rows: Tensor, donors: Tensor, samples: int) -> float | None:
-    """RMS of the standard deviation over runs of `samples` neighbours among what `draw` gives for rows and donors.
-
-    None where there are no donors.
-    """
-    if len(donors) == 0:
-        return None
-    size, variances = max(1, BATCH // samples) * samples, []
-    for own, given in zip(rows.split(size), donors.split(size), strict=True):
-        examples = draw(own, given).double().unflatten(0, (-1, samples))
-        variances.append(examples.var(1).flatten(1).mean(1))
-    return torch.cat(variances).mean().sqrt().item()
-
-
-def _ratios(found: dict[str, Any]) -> dict[str, float | None]:
-    truth = found["truth"]
-    return {
-        f"{key}_ratio": found[key] / truth if truth and found[key] is not None else None
-        for key in ("sampled", "transferred")
-    }

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csvae_hub.evaluation import attribute_change, frechet_over_floor
-from csvae_hub.evaluation.realism import frechet_distance
+from csvae_hub.evaluation.attribute_change import frechet_distance
 
 
 def normal(n, loc, scale, seed):

@@ -31,7 +31,7 @@ def test_a_constant_model_has_none(faultless, faces):
 @pytest.mark.parametrize("name", [name for name in list_models() if name != "csvae"])
 def test_models_without_subspaces_have_none(make_member, faces, name, monkeypatch):
     model = make_member(name, faces.attributes)
-    monkeypatch.setattr(model, "_filled", lambda y, logits: torch.ones_like(logits))
+    monkeypatch.setattr(model, "_filled", lambda y, q: torch.ones_like(q.mean))
     result = variety(model, faces, pictures=8)
     assert result["sampled"] < 1e-6
     assert result["transferred"] < 1e-6
