@@ -15,7 +15,11 @@ FACES = SyntheticFaces(3, seed=1, image_size=32)
 def model_of():
     torch.manual_seed(0)
     backbone = BackboneConfig(width=4, features=8)
-    return create_model(ModelConfig(FACES.attributes, shape=(3, 32, 32), z_dim=4, backbone=backbone)).eval()
+    model = create_model(ModelConfig(FACES.attributes, shape=(3, 32, 32), z_dim=4, backbone=backbone)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)  # else its edits are too small to be seen, and the photos stay as they are
+    return model
 
 
 def test_without_values_the_pictures_are_enlarged():
