@@ -100,7 +100,8 @@ def check(condition: bool, field_name: str, expected: str, got: object) -> None:
 def check_weights(weights: object, where: str) -> None:
     """Raises `ConfigError` unless each number of a dataclass is finite and 0 or more."""
     for name, value in vars(weights).items():
-        check(0 <= value < float("inf"), f"{where}.{name}", "a number of 0 or more", value)
+        if isinstance(value, int | float):
+            check(0 <= value < float("inf"), f"{where}.{name}", "a number of 0 or more", value)
 
 
 _REPR = reprlib.Repr()

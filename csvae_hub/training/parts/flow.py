@@ -30,4 +30,5 @@ class Flow(Part):
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """None."""
+        check(step.objective.begin_rest is not None, "parts.flow", "[parts.rest] beside it, to fit it in", "none")
         return {}
