@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -123,9 +122,8 @@ def run(
     """Trains one model with one seed and measures it."""
     recipe = recipe_of(name, model, seed, arguments)
     folder = folder_of(name, model, seed, arguments)
-    started = time.monotonic()
     trained = train(recipe, arguments.data if name == "celeba" else None, folder, quiet=True)
-    seconds = round(time.monotonic() - started)
+    seconds = round(hub.read_json(folder / "model/training.json")["elapsed_seconds"])
     result = evaluate(trained, splits[0], splits[1], splits[2], judges, seed=seed)
     if not recipe.model.is_image:
         result["attribute_change"] = crossed(trained, splits[2])
