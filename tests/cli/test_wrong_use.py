@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["out.gif", "edited.jgp", "out.PSD", "new/out.heic"])
+@pytest.mark.parametrize("name", ["out.eps", "edited.jgp", "out.PSD", "new/out.xcf"])
 def test_one_photo_is_not_written_in_a_kind_that_can_not_be_written(run, weights, folder, name):
     arguments = ("edit", "photos/0.png", "Smiling=1", "--aligned", "--model", weights, "-o", name)
     result = run(*arguments, code=2)
-    assert f"{name}: can't write this kind: name an output that ends in .jpg, .jpeg, .png" in result.stderr
+    assert f"{name}: can't write this kind: name an output that ends in .jpg, .jpeg, " in result.stderr
     assert not Path(name).exists()
     Path(name).mkdir(parents=True)
     run(*arguments)

@@ -53,5 +53,7 @@ def test_models_whose_z_need_not_be_silent_have_no_flow(build, kind, has):
 
 def test_without_a_rest_there_is_nothing_to_fit_it_in(build, batch):
     objective = build(parts={"flow": {}}, flow=8)
-    with pytest.raises(ConfigError, match=r"^parts\.flow: expected \[parts\.rest\] beside it, to fit it in, got 'none'"):
+    with pytest.raises(
+        ConfigError, match=r"^parts\.flow: expected \[parts\.rest\] beside it, to fit it in, got 'none'"
+    ):
         objective.generative_step(*batch(objective))
