@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -66,18 +68,14 @@ class Detector(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _View:
-    """A square in which a face is looked at again: its side, and where an upright face is expected there."""
-
-    side: int
-    landmarks: Points
+_View: TypeAlias = tuple[int, Points]
+"""A square in which a face is looked at again: its side, and where an upright face is expected there."""
 
 
 def _view(side: int, eyes: float, shift: tuple[float, float] = (0, 0), turn: float = 0) -> _View:
     """A view with the eyes some pixels apart, the face turned by radians and shifted from the middle."""
     turned = _UPRIGHT_FACE @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
-    return _View(side, eyes * turned + side / 2 + shift)
+    return side, eyes * turned + side / 2 + shift
 
 
 ROUGH_VIEW = _view(224, 75)
@@ -163,11 +161,11 @@ class YuNet:
         return _mean(seen) if seen else None
 
     def _seen(self, image: Image.Image, face: Face, view: _View, within: float = _SAME) -> Face | None:
-        transform = fit(face.landmarks, view.landmarks)
-        candidates = self._candidates(warped(image, transform, view.side, kept=1))
-        (expected,) = _places([replace(face, landmarks=transform(face.landmarks))])
-        near = _near(_places(candidates), expected, within)
-        around = [candidate for candidate, is_near in zip(candidates, near, strict=True) if is_near]
+        side, landmarks = view
+        transform = fit(face.landmarks, landmarks)
+        candidates = self._candidates(warped(image, transform, side, kept=1))
+        (expected,) = _places([_moved(face, transform)])
+        around = list(compress(candidates, _near(_places(candidates), expected, within)))
         return _moved(_mean(around), transform.inverse()) if around else None
 
     def _candidates(self, image: Image.Image) -> list[Face]:
@@ -181,14 +179,9 @@ class YuNet:
 
 def _faces(rows: NDArray[np.float32], size: tuple[int, int]) -> list[Face]:
     """Rows of YuNet for an image of a size, but those beyond all sense, which it gives where an image is a sliver."""
-    reach = 2 * max(size)
-    return [_face(row) for row in rows.astype(np.float64) if (np.abs(row) < reach).all()]
-
-
-def _face(row: NDArray[np.float64]) -> Face:
-    """A row of YuNet: left, top, width, height, five points, score."""
-    x, y, width, height = row[:4]
-    return Face((x, y, x + width, y + height), row[4:14].reshape(5, 2), float(row[14]))
+    sane = rows.astype(np.float64)[(np.abs(rows) < 2 * max(size)).all(1)]
+    boxes = np.concatenate([sane[:, :2], sane[:, :2] + sane[:, 2:4]], axis=1).tolist()
+    return [Face(tuple(box), row[4:14].reshape(5, 2), float(row[14])) for box, row in zip(boxes, sane, strict=True)]
 
 
 def _merged(candidates: Sequence[Face]) -> list[Face]:
@@ -198,19 +191,11 @@ def _merged(candidates: Sequence[Face]) -> list[Face]:
 
 def _distinct(faces: Sequence[Face]) -> list[Face]:
     """The faces without those that overlap a surer one: the same face seen upside down, for one."""
-    kept: list[Face] = []
-    for face in sorted(faces, key=lambda face: -face.score):
-        if all(_overlap(face.box, other.box) <= OVERLAP for other in kept):
-            kept.append(face)
-    return kept
+    from torchvision.ops import nms
 
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """The area that two boxes share, over that which both cover."""
-    left, top, right, bottom = np.maximum(one, other)[:2].tolist() + np.minimum(one, other)[2:].tolist()
-    shared = max(right - left, 0) * max(bottom - top, 0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return shared / max(areas - shared, 1e-9)
+    boxes = torch.tensor([face.box for face in faces], dtype=torch.float64).reshape(-1, 4)
+    scores = torch.tensor([face.score for face in faces], dtype=torch.float64)
+    return [faces[i] for i in nms(boxes, scores, OVERLAP).tolist()]
 
 
 def _groups(candidates: Sequence[Face]) -> Iterator[list[Face]]:
@@ -219,8 +204,8 @@ def _groups(candidates: Sequence[Face]) -> Iterator[list[Face]]:
     places = _places(left)
     while left:
         same = _near(places, places[0])
-        yield [face for face, is_same in zip(left, same, strict=True) if is_same]
-        left = [face for face, is_same in zip(left, same, strict=True) if not is_same]
+        yield list(compress(left, same))
+        left = list(compress(left, ~same))
         places = places[~same]
 
 
