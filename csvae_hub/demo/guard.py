@@ -22,14 +22,10 @@ _PART = b"content-disposition:"
 
 
 class Guard:
-    """ASGI middleware around the page.
+    """ASGI middleware around the page, `app`; `functions` gives the numbers of the page's functions.
 
-    Args:
-        app: the page.
-        hosts: names under which the page may be asked for, besides numbers, localhost and this machine's own name, so
-            that no other site can read it by pointing a name of its own here (DNS rebinding).
-        max_upload: bytes.
-        functions: gives the numbers of the page's functions.
+    `hosts` are names under which the page may be asked for, besides numbers, localhost and this machine's own name, so
+    that no other site can read it by pointing a name of its own here (DNS rebinding). `max_upload` is in bytes.
     """
 
     def __init__(
@@ -69,12 +65,8 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if "*" in self.hosts or name in self.hosts or name in ("localhost", socket.gethostname().lower()):
-            return True
-        try:
-            ipaddress.ip_address(name)
+            if not {"*", name} & {*self.hosts, "localhost", socket.gethostname().lower()}:
+                ipaddress.ip_address(name)
         except ValueError:
             return False
         return True
@@ -141,7 +133,7 @@ def _length(headers: dict[str, str]) -> int:
 
 async def _refuse(send: Send, status: int, words: str) -> None:
     body = words.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    headers.append((b"connection", b"close"))
+    told = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), "connection": "close"}
+    headers = [(name.encode(), value.encode()) for name, value in told.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
