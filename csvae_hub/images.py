@@ -141,11 +141,7 @@ def center_square(width: int, height: int) -> tuple[int, int, int]:
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """Gives a tensor (3, H, W) or (1, H, W) as an 8-bit PIL image, RGB or grey; values outside [0, 1] are clipped.
-
-    Raises:
-        ImageError: another shape.
-    """
+    """Gives a tensor (3, H, W) or (1, H, W) as an 8-bit PIL image, RGB or grey; values outside [0, 1] are clipped."""
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ImageError(f"expected one picture (C, H, W) of 1 or 3 channels, got shape {tuple(image.shape)}")
     values = (image.detach().float().nan_to_num().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
@@ -153,11 +149,7 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
-    """Gives pictures (B, C, H, W) in [0, 1] side by side on white, row by row, `gap` pixels apart.
-
-    Raises:
-        ImageError: an empty batch, another shape, or fewer than one column.
-    """
+    """Gives pictures (B, C, H, W) in [0, 1] side by side on white, row by row, `gap` pixels apart."""
     if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3):
         raise ImageError(f"expected pictures (B, C, H, W) of 1 or 3 channels, at least one, got {tuple(images.shape)}")
     if columns < 1:

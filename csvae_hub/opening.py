@@ -80,7 +80,10 @@ def upright_8_bit(picture: Image.Image) -> Image.Image:
         raise ImageError("expected a picture of 8 or 16 bits, got floats (mode F): scale it to 0…255, mode L")
     try:
         picture.load()
-        upright = _upright(picture)
+        try:
+            upright = ImageOps.exif_transpose(picture)
+        except Exception:  # EXIF that cannot be read says nothing, and the pixels may be sound
+            upright = picture.copy()
         if isinstance(upright.info.get("transparency"), str):  # text of a PNG that happens to have this name
             del upright.info["transparency"]
         if upright.mode.startswith("I"):
@@ -139,13 +142,6 @@ def _unreadable(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"expected a picture of a sane size, got {error}: make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
     return f"expected a whole picture, got one that is broken off or corrupt ({error}): copy or download it again"
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # EXIF that cannot be read says nothing, and the pixels may be sound
-        return picture.copy()
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:

@@ -60,13 +60,11 @@ def chosen(faces: Sequence[Face], which: Which, photo: tuple[int, int]) -> tuple
 
 
 def _usable(faces: Sequence[Face], photo: tuple[int, int]) -> tuple[list[Face], list[tuple[Face, str]]]:
-    reasons = [_unusable(face, photo) for face in faces]
-    usable = [face for face, reason in zip(faces, reasons, strict=True) if not reason]
-    skipped = [(face, reason) for face, reason in zip(faces, reasons, strict=True) if reason]
-    if not usable:
-        numbered = "; ".join(f"face {i}: {reason}" for i, reason in enumerate(reasons))
-        raise FaceError(reasons[0] if len(faces) == 1 else f"none of {len(faces)} faces can be edited: {numbered}")
-    return usable, skipped
+    checked = [(face, _unusable(face, photo)) for face in faces]
+    if usable := [face for face, reason in checked if not reason]:
+        return usable, [(face, reason) for face, reason in checked if reason]
+    numbered = "; ".join(f"face {i}: {reason}" for i, (_, reason) in enumerate(checked))
+    raise FaceError(checked[0][1] if len(faces) == 1 else f"none of {len(faces)} faces can be edited: {numbered}")
 
 
 def _unusable(face: Face, photo: tuple[int, int]) -> str:
