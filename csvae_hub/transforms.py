@@ -50,10 +50,9 @@ class RandomSetAttribute(v2.Transform):
             as a `Path`); or a function without arguments that gives one of all these for each example. Faces that are
             set to the class that they have are edited too, so that pictures of both classes bear the same traces.
         p: the probability, for each example.
-        paste: "changed" puts the decoded edit where it differs much from the decoded original, and leaves the
-            picture elsewhere (ours): no ghosts remain, and the rest can't change. "difference" adds decoded edit minus
-            decoded original to the picture: all detail stays, also that of glasses that should
-            go. "whole" puts the decoded square, as `AttributeModel.set_attribute` does.
+        paste: "changed" puts the decoded edit where it differs much from the decoded original (ours): no ghosts
+            remain, and the rest can't change. "difference" adds decoded edit minus decoded original: all detail stays,
+            also that of glasses that should go. "whole" puts the decoded square, as `set_attribute` does.
 
     Raises:
         ValueError: p outside [0, 1], an unknown word, a model of vectors or in training mode.

@@ -18,6 +18,7 @@ MAX_JSON = 1 << 20
 """Bytes of a request that is no upload."""
 MAX_PARTS = 4
 """Parts of an upload; the page sends one photo at a time."""
+SAFE = ("GET", "HEAD", "OPTIONS")
 _PART = b"content-disposition:"
 
 
@@ -40,10 +41,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        fault = self._fault_of_place(scope, headers)
-        if fault:
+        if fault := self._fault_of_place(scope, headers):
             await _refuse(send, 403, fault)
-        elif scope["type"] == "websocket" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        elif scope["type"] == "websocket" or scope["method"] in SAFE:
             await self.app(scope, receive, send)
         elif headers.get("content-type", "").lower().startswith("multipart/"):
             await self._upload(scope, receive, send, headers)
@@ -55,8 +55,7 @@ class Guard:
         if not self._is_ours(host):
             return "this page is not served under that name: start it with hosts=[...] to allow it"
         origin = headers.get("origin")
-        safe = scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS")
-        if origin is None or safe:
+        if origin is None or (scope["type"] == "http" and scope["method"] in SAFE):
             return ""
         sender = urlsplit(origin)
         is_same = sender.netloc.lower() == host.lower() or (sender.hostname or "") in self.hosts

@@ -115,8 +115,6 @@ def start(
 def _connect(p: Parts, editors: Editors) -> None:
     import gradio as gr
 
-    # -- what the page shall show -----------------------------------------------------------------------------------
-
     def photos(here: Session) -> list[Any]:
         before, after = _kept(here.before(), "before.jpg"), _kept(here.after(), "after.jpg")
         return [before, after, (before, after)]
@@ -161,8 +159,6 @@ def _connect(p: Parts, editors: Editors) -> None:
 
     def closed(model: str, message: str = "") -> list[Any]:
         return [gr.Markdown(message, visible=bool(message)), *[None] * 5, *arranged(model, None)]
-
-    # -- what a visitor does ----------------------------------------------------------------------------------------
 
     @contextmanager
     def using(here: Session | None) -> Iterator[Session]:
@@ -222,8 +218,6 @@ def _connect(p: Parts, editors: Editors) -> None:
     def save(here: Session | None) -> str:
         with using(here) as here:
             return _kept(here.download(), f"{here.name}-edited.png")
-
-    # -- what leads to what -----------------------------------------------------------------------------------------
 
     on = functools.partial(
         gr.on,

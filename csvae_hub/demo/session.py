@@ -74,8 +74,6 @@ class Session:
         """The faces, largest first, as the model sees them."""
         return [to_picture(crop) for crop in self._view.crops]
 
-    # -- what a visitor does ----------------------------------------------------------------------------------------
-
     def move(self, name: str, value: float) -> None:
         """Sets an attribute of the face to a number, 0 absent and 1 present, and shows its plane."""
         self.show(name)
@@ -106,8 +104,6 @@ class Session:
         """Takes all changes of all faces back."""
         for changes in self._changes:
             changes.clear()
-
-    # -- what a visitor sees ----------------------------------------------------------------------------------------
 
     def level(self, name: str) -> float:
         """The value of an attribute's slider: the one it was moved to, or else the model's, no further than 0 or 1."""
@@ -149,8 +145,6 @@ class Session:
         metadata = Metadata(icc_profile=photo.info.get("icc_profile"), mark=mark)
         self._rendered(view).save(file, "PNG", compress_level=4, **metadata.options("PNG", photo.size))
         return file.getvalue()
-
-    # -- helpers ----------------------------------------------------------------------------------------------------
 
     def _rendered(self, photo: EncodedPhoto) -> Image.Image:
         """The photo with each face's changes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -89,10 +89,7 @@ class YuNet:
 
     The photo is searched at a reduced size first. If that finds nothing or only small faces, it is searched finer; if
     there is still nothing, turned by quarters. Each face is then looked at again, upright and in fixed sizes, so that
-    its landmarks hardly depend on its size, rotation and place.
-
-    Args:
-        score: faces below are left out.
+    its landmarks hardly depend on its size, rotation and place. Faces of a lower `score` are left out.
 
     Raises:
         MissingExtraError: OpenCV is missing; the extra "align" brings it.
@@ -185,8 +182,15 @@ def _faces(rows: NDArray[np.float32], size: tuple[int, int]) -> list[Face]:
 
 
 def _merged(candidates: Sequence[Face]) -> list[Face]:
-    """One face of all the candidates around each place."""
-    return [_mean(group) for group in _groups(candidates)]
+    """One face of all the candidates around each place: around the best one, then the best of the rest, and so on."""
+    merged: list[Face] = []
+    left = sorted(candidates, key=lambda face: -face.score)
+    places = _places(left)
+    while left:
+        same = _near(places, places[0])
+        merged.append(_mean(list(compress(left, same))))
+        left, places = list(compress(left, ~same)), places[~same]
+    return merged
 
 
 def _distinct(faces: Sequence[Face]) -> list[Face]:
@@ -196,17 +200,6 @@ def _distinct(faces: Sequence[Face]) -> list[Face]:
     boxes = torch.tensor([face.box for face in faces], dtype=torch.float64).reshape(-1, 4)
     scores = torch.tensor([face.score for face in faces], dtype=torch.float64)
     return [faces[i] for i in nms(boxes, scores, OVERLAP).tolist()]
-
-
-def _groups(candidates: Sequence[Face]) -> Iterator[list[Face]]:
-    """The candidates around the best one, then those around the best of the rest, and so on."""
-    left = sorted(candidates, key=lambda face: -face.score)
-    places = _places(left)
-    while left:
-        same = _near(places, places[0])
-        yield list(compress(left, same))
-        left = list(compress(left, ~same))
-        places = places[~same]
 
 
 def _places(faces: Sequence[Face]) -> Points:

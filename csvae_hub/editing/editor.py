@@ -81,12 +81,7 @@ class FaceEditor:
         return YuNet() if self._given_detector is None else self._given_detector
 
     def detect(self, photo: ImageLike) -> list[Face]:
-        """Gives the faces in a photo, largest first; none where none is found.
-
-        Raises:
-            ImageError: the photo can't be read.
-            MissingExtraError: there is no detector.
-        """
+        """Gives the faces in a photo, largest first; errors as `open`, but for photos without a face."""
         return self._detect(open_picture(photo))
 
     def open(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> EncodedPhoto:
@@ -171,8 +166,6 @@ class FaceEditor:
         return self.edit(
             photos, {name: value}, face=face, landmarks=landmarks, paste=paste, detail=detail, generator=generator
         )
-
-    # -- step by step ---------------------------------------------------------------------------------------------
 
     def align(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> AlignedPhoto:
         """Finds and aligns the faces of a photo, without the model, so that threads may do it ahead; see `open`."""

@@ -70,8 +70,7 @@ def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
     path within that folder. An input is overwritten only where `output` is that very input.
 
     Raises:
-        PlanError: nothing there, no pictures, two pictures for one target, an input that would be overwritten, or an
-            ending that can't be written.
+        PlanError: they don't fit together.
     """
     if not inputs:
         raise PlanError("expected at least one picture or folder, got none")
@@ -226,7 +225,7 @@ def edit_files(
 
 @dataclass(frozen=True)
 class _Ready:
-    """A job that the model can take: what its file said, its pixels, and what `prepare` made of it."""
+    """A job that the model can take."""
 
     job: Job
     metadata: Metadata

@@ -76,8 +76,7 @@ class Metadata:
     def options(self, kind: str, size: tuple[int, int]) -> dict[str, Any]:
         """The options of `PIL.Image.save` for a file of this kind that holds a picture of this size (width, height).
 
-        JPEG keeps the quantisation and the colour resolution of a JPEG source, WebP and TIFF whether the source is
-        lossless; others get quality 95 or a lossless packing.
+        A file packs pixels as a source of its kind does; others get quality 95 or a lossless packing.
         """
         packing = self.packing.get(kind, DEFAULT_PACKING.get(kind, {}))
         options: dict[str, Any] = {"icc_profile": self.icc_profile, **packing}
@@ -113,10 +112,9 @@ class Metadata:
         """The pieces that Pillow can write, each tried with a small picture; those that it can't, in words."""
         without: list[str] = []
         for name in WORDS:
-            probe = Image.new(mode, (16, 16))
             try:
-                alone = Metadata(**{name: getattr(self, name)})
-                probe.save(BytesIO(), kind, **alone.options(kind, probe.size))
+                options = Metadata(**{name: getattr(self, name)}).options(kind, (16, 16))
+                Image.new(mode, (16, 16)).save(BytesIO(), kind, **options)
             except Exception:  # Pillow raises anything, by the value
                 without.append(name)
         return self._without(without), [WORDS[name] for name in without]
