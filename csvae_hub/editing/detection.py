@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -195,11 +194,9 @@ def _merged(candidates: Sequence[Face]) -> list[Face]:
 
 def _distinct(faces: Sequence[Face]) -> list[Face]:
     """The faces without those that overlap a surer one: the same face seen upside down, for one."""
-    from torchvision.ops import nms
-
-    boxes = torch.tensor([face.box for face in faces], dtype=torch.float64).reshape(-1, 4)
-    scores = torch.tensor([face.score for face in faces], dtype=torch.float64)
-    return [faces[i] for i in nms(boxes, scores, OVERLAP).tolist()]
+    cv2 = require("cv2", "align")
+    boxes = [(left, top, right - left, bottom - top) for left, top, right, bottom in (face.box for face in faces)]
+    return [faces[i] for i in cv2.dnn.NMSBoxes(boxes, [face.score for face in faces], 0.0, OVERLAP)]
 
 
 def _places(faces: Sequence[Face]) -> Points:
