@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import singledispatch
 from typing import Any, TypeAlias, Union
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from csvae_hub.config import check
 from csvae_hub.errors import ImageError
-from csvae_hub.opening import MIN_SIDE, check_side, large_enough, open_file, upright_8_bit
+from csvae_hub.opening import MIN_SIDE, check_side, open_file, upright_8_bit
 
 ImageLike: TypeAlias = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]", Tensor]
 Images: TypeAlias = ImageLike | Sequence[ImageLike]
@@ -109,17 +108,13 @@ def load_images(images: Images, preprocessor: Preprocessor, device: torch.device
     is_list = isinstance(images, list | tuple)
     items = _read_list(images, preprocessor) if is_list else [_read(images, preprocessor)]
     if device is None:
-        device = _device_of_first_tensor(images if is_list else [images])
+        device = next((image.device for image in (images if is_list else [images]) if isinstance(image, Tensor)), "cpu")
     rows = [item.rows.to(device) for item in items]
     return ImageBatch(rows[0] if len(rows) == 1 else torch.cat(rows), tuple(items), is_list)
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Gives the picture in a file, upright by its EXIF rotation, 8-bit RGB, or RGBA where it has transparency.
-
-    Raises:
-        ImageError: no such file, no picture, a truncated, tiny or too large one; the path is named.
-    """
+    """Gives the picture in a file, upright, 8-bit RGB, or RGBA where it has transparency; errors as `open_file`."""
     picture = open_file(path)
     return picture.convert("RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
 
@@ -146,11 +141,7 @@ def center_square(width: int, height: int) -> tuple[int, int, int]:
 
 
 def to_picture(image: Tensor) -> Image.Image:
-    """Gives a tensor (3, H, W) or (1, H, W) as an 8-bit PIL image, RGB or grey; values outside [0, 1] are clipped.
-
-    Raises:
-        ImageError: another shape.
-    """
+    """Gives a tensor (3, H, W) or (1, H, W) as an 8-bit PIL image, RGB or grey; values outside [0, 1] are clipped."""
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ImageError(f"expected one picture (C, H, W) of 1 or 3 channels, got shape {tuple(image.shape)}")
     values = (image.detach().float().nan_to_num().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
@@ -158,11 +149,7 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
-    """Gives pictures (B, C, H, W) in [0, 1] side by side on white, row by row, `gap` pixels apart.
-
-    Raises:
-        ImageError: an empty batch, another shape, or fewer than one column.
-    """
+    """Gives pictures (B, C, H, W) in [0, 1] side by side on white, row by row, `gap` pixels apart."""
     if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3):
         raise ImageError(f"expected pictures (B, C, H, W) of 1 or 3 channels, at least one, got {tuple(images.shape)}")
     if columns < 1:
@@ -186,30 +173,15 @@ def _read_list(images: Any, preprocessor: Preprocessor) -> list[_Item]:
     return items
 
 
-def _device_of_first_tensor(images: Any) -> torch.device:
-    return next((image.device for image in images if isinstance(image, Tensor)), torch.device("cpu"))
-
-
-@singledispatch
 def _read(image: object, preprocessor: Preprocessor) -> _Item:
-    raise ImageError(f"expected {KINDS}, got {type(image).__name__}")
-
-
-@_read.register(str)
-@_read.register(os.PathLike)
-def _(image: str | os.PathLike[str], preprocessor: Preprocessor) -> _Item:
-    return _picture_item(open_file(image), preprocessor)
-
-
-@_read.register(Image.Image)
-def _(image: Image.Image, preprocessor: Preprocessor) -> _Item:
-    return _picture_item(upright_8_bit(image), preprocessor)
-
-
-@_read.register(np.ndarray)
-def _(image: np.ndarray[Any, Any], preprocessor: Preprocessor) -> _Item:
-    item = _picture_item(_from_array(image), preprocessor)
-    return _Item(item.rows, lambda edited: np.array(item.restore(edited)).reshape(image.shape))
+    if isinstance(image, Tensor):
+        return _tensor_item(image, preprocessor)
+    if not isinstance(image, str | os.PathLike | Image.Image | np.ndarray):
+        raise ImageError(f"expected {KINDS}, got {type(image).__name__}")
+    item = _picture_item(open_picture(image), preprocessor)
+    if isinstance(image, np.ndarray):
+        return _Item(item.rows, lambda edited: np.array(item.restore(edited)).reshape(image.shape))
+    return item
 
 
 def _from_array(image: np.ndarray[Any, Any]) -> Image.Image:
@@ -220,34 +192,29 @@ def _from_array(image: np.ndarray[Any, Any]) -> Image.Image:
             " or give a float tensor (C, H, W) in [0, 1]"
         )
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
-        raise ImageError(f"expected an array of shape (H, W, 3), got {image.shape}: {_array_remedy(image)}")
-    return large_enough(Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image))
+        remedy = "give grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
+        if image.ndim == 4:
+            remedy = "give a batch as list(images)"
+        elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
+            remedy = "put the channels last, as by image.transpose(1, 2, 0)"
+        raise ImageError(f"expected an array of shape (H, W, 3), got {image.shape}: {remedy}")
+    check_side(image.shape[1], image.shape[0])
+    return Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
 
 
-def _array_remedy(image: np.ndarray[Any, Any]) -> str:
-    if image.ndim == 4:
-        return "give a batch as list(images)"
-    if image.ndim == 3 and image.shape[0] in (1, 3, 4):
-        return "put the channels last, as by image.transpose(1, 2, 0)"
-    return "give grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
-
-
-@_read.register(Tensor)
-def _(image: Tensor, preprocessor: Preprocessor) -> _Item:
+def _tensor_item(image: Tensor, preprocessor: Preprocessor) -> _Item:
     _check_floats(image)
     batch = image if image.ndim == 4 else image[None]
     left, top, side = center_square(batch.shape[-1], batch.shape[-2])
-    rows = batch[..., top : top + side, left : left + side].float()
+    square = batch[..., top : top + side, left : left + side]
 
     def restore(edited: Tensor) -> Tensor:
-        square = _with_channels(_resize(edited.float(), side), batch.shape[1]).to(batch)
-        if square.shape == batch.shape:
-            return square.view_as(image)
         restored = batch.clone()
-        restored[..., top : top + side, left : left + side] = square
+        resized = _with_channels(_resize(edited.float(), side), batch.shape[1])
+        restored[..., top : top + side, left : left + side] = resized.to(batch)
         return restored.view_as(image)
 
-    return _Item(_with_channels(_resize(rows, preprocessor.size), 3), restore)
+    return _Item(_with_channels(_resize(square.float(), preprocessor.size), 3), restore)
 
 
 def _check_floats(image: Tensor) -> None:

@@ -31,12 +31,7 @@ _STRIP_PIXELS = 2**20
 
 @contextmanager
 def opened(file: IO[bytes]) -> Iterator[ImageFile.ImageFile]:
-    """Opens a picture by its header: one of the formats `READ`, of at most `MAX_PIXELS` pixels.
-
-    Raises:
-        UnidentifiedImageError: another format.
-        ImageError: too many pixels.
-    """
+    """Opens a picture by its header: a format of `READ` (or UnidentifiedImageError), `MAX_PIXELS` (or ImageError)."""
     with _header(file) as picture:
         _small_enough(picture)
         yield picture
@@ -78,18 +73,17 @@ def pixels_in(path: Path) -> int:
 
 
 def upright_8_bit(picture: Image.Image) -> Image.Image:
-    """Gives a picture of its own, upright, in the nearest of the modes L, LA, RGB, RGBA.
-
-    Raises:
-        ImageError: a tiny or too large picture, one of floats, or one that can't be read.
-    """
-    large_enough(picture)
+    """Gives a picture of its own, upright, in the nearest of the modes L, LA, RGB, RGBA; errors are ImageError."""
+    check_side(*picture.size)
     _small_enough(picture)
     if picture.mode == "F":
         raise ImageError("expected a picture of 8 or 16 bits, got floats (mode F): scale it to 0…255, mode L")
     try:
         picture.load()
-        upright = _upright(picture)
+        try:
+            upright = ImageOps.exif_transpose(picture)
+        except Exception:  # EXIF that cannot be read says nothing, and the pixels may be sound
+            upright = picture.copy()
         if isinstance(upright.info.get("transparency"), str):  # text of a PNG that happens to have this name
             del upright.info["transparency"]
         if upright.mode.startswith("I"):
@@ -107,22 +101,8 @@ def upright_8_bit(picture: Image.Image) -> Image.Image:
     return converted
 
 
-def large_enough(picture: Image.Image) -> Image.Image:
-    """Gives the picture, unless it is too small.
-
-    Raises:
-        ImageError: a side is shorter than `MIN_SIDE`.
-    """
-    check_side(*picture.size)
-    return picture
-
-
 def check_side(width: int, height: int) -> None:
-    """Checks the size of a picture, in pixels.
-
-    Raises:
-        ImageError: a side is shorter than `MIN_SIDE`.
-    """
+    """Raises ImageError if a side, in pixels, is shorter than `MIN_SIDE`."""
     if min(width, height) < MIN_SIDE:
         raise ImageError(
             f"expected a picture of at least {MIN_SIDE}×{MIN_SIDE} pixels, got {width}×{height} (width × height):"
@@ -162,13 +142,6 @@ def _unreadable(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"expected a picture of a sane size, got {error}: make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS"
     return f"expected a whole picture, got one that is broken off or corrupt ({error}): copy or download it again"
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # EXIF that cannot be read says nothing, and the pixels may be sound
-        return picture.copy()
 
 
 def _from_16_bit(picture: Image.Image) -> Image.Image:

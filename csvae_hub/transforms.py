@@ -50,10 +50,9 @@ class RandomSetAttribute(v2.Transform):
             as a `Path`); or a function without arguments that gives one of all these for each example. Faces that are
             set to the class that they have are edited too, so that pictures of both classes bear the same traces.
         p: the probability, for each example.
-        paste: "changed" puts the decoded edit where it differs much from the decoded original, and leaves the
-            picture elsewhere (ours): no ghosts remain, and the rest can't change. "difference" adds decoded edit minus
-            decoded original to the picture: all detail stays, also that of glasses that should
-            go. "whole" puts the decoded square, as `AttributeModel.set_attribute` does.
+        paste: "changed" puts the decoded edit where it differs much from the decoded original (ours): no ghosts
+            remain, and the rest can't change. "difference" adds decoded edit minus decoded original: all detail stays,
+            also that of glasses that should go. "whole" puts the decoded square, as `set_attribute` does.
 
     Raises:
         ValueError: p outside [0, 1], an unknown word, a model of vectors or in training mode.
@@ -71,8 +70,7 @@ class RandomSetAttribute(v2.Transform):
         super().__init__()
         if not 0 <= p <= 1:
             raise ValueError(f"p: expected a probability from 0 to 1, got {p}")
-        if isinstance(value, str) and value not in WORDS:
-            raise ValueError(f"value: expected {', '.join(WORDS)} or a value that is no text, got {value!r}")
+        _check_word(value)
         check_paste(paste)
         self._source = _Source(model, name)
         self.name, self.value, self.p = name, value, p
@@ -85,7 +83,8 @@ class RandomSetAttribute(v2.Transform):
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draws which examples are edited, bool (B,): the same for all pictures of one sample."""
-        sizes = {_count(picture) for picture in flat_inputs if _is_picture(picture)}
+        pictures = filter(_is_picture, flat_inputs)
+        sizes = {len(each) if isinstance(each, Tensor) and each.ndim == 4 else 1 for each in pictures}
         if len(sizes) > 1:
             raise ValueError(f"expected pictures of one batch size in a sample, got {sorted(sizes)}")
         chosen = torch.rand(sizes.pop() if sizes else 0) < self.p
@@ -102,20 +101,19 @@ class RandomSetAttribute(v2.Transform):
         return _like(inpt, edited, chosen)
 
     def _change(self, model: AttributeModel, own: Latents, present: Tensor) -> Latents:
-        if callable(self.value):
-            values = [self.value() for _ in range(len(own))]
-            parts = [self._set(model, own[i], value, present[i : i + 1]) for i, value in enumerate(values)]
-            return Latents.cat(parts)
-        return self._set(model, own, self.value, present)
+        if not callable(self.value):
+            return self._set(model, own, self.value, present)
+        return Latents.cat([self._set(model, own[i], self.value(), present[i : i + 1]) for i in range(len(own))])
 
     def _set(self, model: AttributeModel, own: Latents, value: Value, present: Tensor) -> Latents:
         if not isinstance(value, str) or value == "sample":
             return model.set_attribute(own, self.name, value)
-        if value not in WORDS:
-            raise ValueError(f"value: expected {', '.join(WORDS)} or a value that is no text, got {value!r}")
+        _check_word(value)
         if value == "flip":
             present = own.y[:, own.index(self.name)] < 0.5
-        return _set_each(model, own, self.name, present)
+        absent, there = (model.set_attribute(own, self.name, value) for value in (False, True))
+        rows = torch.arange(len(own), device=own.z.device) + len(own) * present.to(own.z.device)
+        return Latents.cat([absent, there])[rows]
 
 
 def counterfactuals(
@@ -129,15 +127,8 @@ def counterfactuals(
     """Each picture without and with an attribute: (absent, present), both edited, so that both bear the same traces.
 
     For checks of fairness: a classifier of something else should answer both alike. Without "sample" among the
-    values it is deterministic.
-
-    Args:
-        model: of images, in eval mode.
-        images: aligned faces: a PIL image, a `tv_tensors.Image` or a tensor, as `RandomSetAttribute` takes them, single
-            or (B, C, H, W).
-        name: the attribute.
-        values: what the two versions have, as `AttributeModel.set_attribute` takes it.
-        paste: see `RandomSetAttribute`.
+    values it is deterministic. The model, the pictures (single or a batch) and `paste` are as `RandomSetAttribute`
+    takes them, `values` as `AttributeModel.set_attribute` does.
 
     Raises:
         UnknownAttributeError: the model has no such attribute.
@@ -158,18 +149,18 @@ class _Source:
 
     def __init__(self, model: AttributeModel | str | Path, name: str) -> None:
         self.attribute = name
-        self._name = model if isinstance(model, str | Path) else None
-        self._model = None if isinstance(model, str | Path) else _checked(model, name)
+        self._given = model if isinstance(model, str | Path) else _checked(model, name)
+        self._loaded: AttributeModel | None = None
 
     @property
     def model(self) -> AttributeModel:
-        if self._model is None:
-            assert self._name is not None
-            self._model = AttributeModel.from_pretrained(self._name, device="cpu")
-        return _checked(self._model, self.attribute)
+        if isinstance(self._given, AttributeModel):
+            return _checked(self._given, self.attribute)
+        self._loaded = self._loaded or AttributeModel.from_pretrained(self._given, device="cpu")
+        return _checked(self._loaded, self.attribute)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_model": None if self._name is not None else self._model}
+        return self.__dict__ | {"_loaded": None}
 
     def __deepcopy__(self, memo: object) -> _Source:
         return self  # a copied pipeline shares the weights, which nothing here changes
@@ -202,10 +193,9 @@ class _Faces:
 
 
 def _mask(change: Tensor, size: int) -> Tensor:
-    """Mask (B, 1, H, W) of the large parts of a change (B, C, H, W): 0 below a quarter of its maximum, 1 above a half.
+    """Mask (B, 1, H, W) of the large parts of a change (B, C, H, W), smoothed over neighbours of `size` pixels a side.
 
-    The size of a change is the greatest over channels and its neighbours, smoothed, a neighbour being one of `size`
-    pixels a side.
+    It is 0 below a quarter of the change's maximum and 1 above a half.
     """
     radius = max(1, round(min(change.shape[-2:]) / size))
     width = 2 * radius + 1
@@ -215,11 +205,9 @@ def _mask(change: Tensor, size: int) -> Tensor:
     return (2 * local / half - 1).clamp(0, 1)
 
 
-def _set_each(model: AttributeModel, own: Latents, name: str, present: Tensor) -> Latents:
-    """Latents with the attribute present in some examples, bool (B,), and absent in the others."""
-    absent, there = (model.set_attribute(own, name, value) for value in (False, True))
-    order = torch.where(present.to(own.z.device), len(own), 0) + torch.arange(len(own), device=own.z.device)
-    return Latents.cat([absent, there])[order]
+def _check_word(value: object) -> None:
+    if isinstance(value, str) and value not in WORDS:
+        raise ValueError(f"value: expected {', '.join(WORDS)} or a value that is no text, got {value!r}")
 
 
 def _checked(model: AttributeModel, name: str) -> AttributeModel:
@@ -237,10 +225,6 @@ def _is_picture(thing: Any) -> bool:
         raise ImageError("expected pictures, got a video: edit it frame by frame, as examples/video.py does")
     is_other = isinstance(thing, tv_tensors.TVTensor) and not isinstance(thing, tv_tensors.Image)
     return isinstance(thing, Image.Image | Tensor) and not is_other
-
-
-def _count(picture: Any) -> int:
-    return len(picture) if isinstance(picture, Tensor) and picture.ndim == 4 else 1
 
 
 def _to_tensor(picture: Any) -> Tensor:
@@ -261,10 +245,7 @@ def _to_tensor(picture: Any) -> Tensor:
 
 
 def _like(picture: Any, edited: Tensor, chosen: Tensor | None = None) -> Any:
-    """Edited pictures (n, C, H, W) in [0, 1] in the kind, shape and type of `picture`.
-
-    Where only some examples were `chosen`, bool (B,), the others are those of `picture`.
-    """
+    """Edited pictures (n, C, H, W) in the kind, shape and type of `picture`, in place of those `chosen`, bool (B,)."""
     if isinstance(picture, Image.Image):
         result = to_picture(edited[0])
         if picture.mode.endswith("A"):

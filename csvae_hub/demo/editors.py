@@ -13,17 +13,7 @@ from csvae_hub.models import AttributeModel
 
 
 class Editors:
-    """The packaged models of pictures and the one that is named, which comes first; each is loaded when first used.
-
-    Args:
-        model: a folder, a packaged name or a Hub repo.
-        device: by default CUDA where there is one.
-
-    Raises:
-        WeightsError: the named model can't be loaded.
-        ValueError: it is a model of vectors.
-        MissingExtraError: OpenCV is missing.
-    """
+    """The packaged models of pictures and the one that is named, which comes first; each is loaded when first used."""
 
     def __init__(self, model: str, device: torch.device | str | None = None) -> None:
         self.first, self._device, self._detector = model, device, YuNet()

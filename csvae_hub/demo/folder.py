@@ -8,6 +8,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -43,18 +44,10 @@ def sweep(folder: Path, age: float) -> None:
     """Deletes the files of a folder that were last used before `age` seconds, and empty folders as old."""
     before = time.time() - age
     for place, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            _delete(Path(place, name), before)
-        for name in folders:
-            _delete(Path(place, name), before)
-
-
-def _delete(path: Path, before: float) -> None:
-    try:
-        if path.lstat().st_mtime < before:
-            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-    except OSError:  # it is gone, or not empty
-        pass
+        for path in (Path(place, name) for name in files + folders):
+            with suppress(OSError):  # it is gone, or not empty
+                if path.lstat().st_mtime < before:
+                    path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _sweeping(folder: Path) -> None:

@@ -18,18 +18,15 @@ MAX_JSON = 1 << 20
 """Bytes of a request that is no upload."""
 MAX_PARTS = 4
 """Parts of an upload; the page sends one photo at a time."""
+SAFE = ("GET", "HEAD", "OPTIONS")
 _PART = b"content-disposition:"
 
 
 class Guard:
-    """ASGI middleware around the page.
+    """ASGI middleware around the page, `app`; `functions` gives the numbers of the page's functions.
 
-    Args:
-        app: the page.
-        hosts: names under which the page may be asked for, besides numbers, localhost and this machine's own name, so
-            that no other site can read it by pointing a name of its own here (DNS rebinding).
-        max_upload: bytes.
-        functions: gives the numbers of the page's functions.
+    `hosts` are names under which the page may be asked for, besides numbers, localhost and this machine's own name, so
+    that no other site can read it by pointing a name of its own here (DNS rebinding). `max_upload` is in bytes.
     """
 
     def __init__(
@@ -44,10 +41,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        fault = self._fault_of_place(scope, headers)
-        if fault:
+        if fault := self._fault_of_place(scope, headers):
             await _refuse(send, 403, fault)
-        elif scope["type"] == "websocket" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        elif scope["type"] == "websocket" or scope["method"] in SAFE:
             await self.app(scope, receive, send)
         elif headers.get("content-type", "").lower().startswith("multipart/"):
             await self._upload(scope, receive, send, headers)
@@ -59,8 +55,7 @@ class Guard:
         if not self._is_ours(host):
             return "this page is not served under that name: start it with hosts=[...] to allow it"
         origin = headers.get("origin")
-        safe = scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS")
-        if origin is None or safe:
+        if origin is None or (scope["type"] == "http" and scope["method"] in SAFE):
             return ""
         sender = urlsplit(origin)
         is_same = sender.netloc.lower() == host.lower() or (sender.hostname or "") in self.hosts
@@ -69,12 +64,8 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        if "*" in self.hosts or name in self.hosts or name in ("localhost", socket.gethostname().lower()):
-            return True
-        try:
-            ipaddress.ip_address(name)
+            if not {"*", name} & {*self.hosts, "localhost", socket.gethostname().lower()}:
+                ipaddress.ip_address(name)
         except ValueError:
             return False
         return True
@@ -141,7 +132,7 @@ def _length(headers: dict[str, str]) -> int:
 
 async def _refuse(send: Send, status: int, words: str) -> None:
     body = words.encode()
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-    headers.append((b"connection", b"close"))
+    told = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), "connection": "close"}
+    headers = [(name.encode(), value.encode()) for name, value in told.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

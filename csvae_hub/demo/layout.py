@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
 from typing import TYPE_CHECKING
 
 from csvae_hub.demo.editors import Editors
@@ -54,118 +54,62 @@ footer { display: none !important; }
 """
 
 
-@dataclass(frozen=True)
 class Parts:
-    """The page and the components that its callbacks read and alter."""
+    """The page with everything in its place, and the components that its callbacks read and alter."""
 
-    page: gr.Blocks
-    session: gr.State
-    photo: gr.Image
-    example: gr.Button
-    faces: gr.Gallery
-    chosen: gr.Dropdown
-    view: gr.Radio
-    beside: gr.Row
-    before: gr.Image
-    after: gr.Image
-    message: gr.Markdown
-    compare: gr.ImageSlider
-    close_up: gr.Checkbox
-    paste: gr.Radio
-    reset: gr.Button
-    download: gr.Button
-    file: gr.DownloadButton
-    sliders: list[gr.Slider]
-    kinds: gr.Column
-    shown: gr.Dropdown
-    plane: gr.Image
+    def __init__(self, editors: Editors) -> None:
+        import gradio as gr
 
-
-def lay_out(editors: Editors) -> Parts:
-    """The page with everything in its place, before anything happens."""
-    import gradio as gr
-
-    with gr.Blocks(title="csvae-hub", analytics_enabled=False) as page:
-        session = gr.State(time_to_live=PHOTO_KEPT)
-        gr.HTML(HEADER, padding=False)
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=250):
-                photo = gr.Image(label="Photo", type="filepath", height=240, buttons=[], elem_id="photo")
-                example = gr.Button("Example photo", size="sm", elem_id="example")
-                faces = gr.Gallery(
-                    label="Face",
-                    columns=4,
-                    height="auto",
-                    allow_preview=False,
-                    buttons=[],
-                    visible="hidden",
-                    elem_id="faces",
-                )
-                chosen = gr.Dropdown(
-                    editors.choices,
-                    value=editors.choices[0][1],
-                    label="Model",
-                    visible=len(editors.choices) > 1,
-                    elem_id="model",
-                )
-            with gr.Column(scale=13, min_width=320):
-                message = gr.Markdown(visible=False, elem_id="message")
-                with gr.Row(elem_id="beside") as beside:
-                    before, after = (
-                        gr.Image(
-                            label=label, interactive=False, buttons=["fullscreen"], height=400, elem_id=label.lower()
-                        )
-                        for label in ("Before", "After")
+        models = editors.choices
+        image = functools.partial(gr.Image, interactive=False)
+        with gr.Blocks(title="csvae-hub", analytics_enabled=False) as self.page:
+            self.session = gr.State(time_to_live=PHOTO_KEPT)
+            gr.HTML(HEADER, padding=False)
+            with gr.Row(equal_height=False):
+                with gr.Column(scale=5, min_width=250):
+                    self.photo = gr.Image(label="Photo", type="filepath", height=240, buttons=[], elem_id="photo")
+                    self.example = gr.Button("Example photo", size="sm", elem_id="example")
+                    self.faces = gr.Gallery(
+                        label="Face",
+                        columns=4,
+                        height="auto",
+                        allow_preview=False,
+                        buttons=[],
+                        elem_id="faces",
+                        visible="hidden",
                     )
-                compare = gr.ImageSlider(
-                    label="Before and after",
-                    type="filepath",
-                    buttons=["fullscreen"],
-                    max_height=560,
-                    visible=False,
-                    elem_id="compare",
-                )
-                with gr.Row():
-                    reset = gr.Button("Reset", elem_id="reset")
-                    download = gr.Button("Download PNG", variant="primary", elem_id="download")
-                    file = gr.DownloadButton(visible="hidden", elem_id="file")
-                with gr.Row():
-                    view = gr.Radio([BESIDE, DIVIDER], value=BESIDE, label="View", elem_id="view")
-                    paste = gr.Radio(PASTES, value="changed", label="Put back", elem_id="paste")
-                close_up = gr.Checkbox(label="Close-up of the face", container=False, elem_id="close-up")
-            with gr.Column(scale=8, min_width=320):
-                with gr.Group(elem_id="sliders"):
-                    sliders = [
-                        gr.Slider(LOWEST, HIGHEST, 0, step=0.01, buttons=[], elem_id=f"slider-{i}")
-                        for i in range(editors.most)
-                    ]
-                with gr.Column() as kinds:
-                    shown = gr.Dropdown(label="Which kind? Click a point of the plane of", elem_id="shown")
-                    plane = gr.Image(show_label=False, interactive=False, buttons=[], height=310, elem_id="plane")
-        gr.Markdown(NOTES, elem_classes="notes")
-    return Parts(
-        page=page,
-        session=session,
-        photo=photo,
-        example=example,
-        faces=faces,
-        chosen=chosen,
-        view=view,
-        beside=beside,
-        before=before,
-        after=after,
-        message=message,
-        compare=compare,
-        close_up=close_up,
-        paste=paste,
-        reset=reset,
-        download=download,
-        file=file,
-        sliders=sliders,
-        kinds=kinds,
-        shown=shown,
-        plane=plane,
-    )
+                    self.chosen = gr.Dropdown(
+                        models, value=models[0][1], label="Model", visible=len(models) > 1, elem_id="model"
+                    )
+                with gr.Column(scale=13, min_width=320):
+                    self.message = gr.Markdown(visible=False, elem_id="message")
+                    with gr.Row(elem_id="beside") as self.beside:
+                        self.before = image(label="Before", buttons=["fullscreen"], height=400, elem_id="before")
+                        self.after = image(label="After", buttons=["fullscreen"], height=400, elem_id="after")
+                    self.compare = gr.ImageSlider(
+                        label="Before and after",
+                        type="filepath",
+                        max_height=560,
+                        visible=False,
+                        elem_id="compare",
+                        buttons=["fullscreen"],
+                    )
+                    with gr.Row():
+                        self.reset = gr.Button("Reset", elem_id="reset")
+                        self.download = gr.Button("Download PNG", variant="primary", elem_id="download")
+                        self.file = gr.DownloadButton(visible="hidden", elem_id="file")
+                    with gr.Row():
+                        self.view = gr.Radio([BESIDE, DIVIDER], value=BESIDE, label="View", elem_id="view")
+                        self.paste = gr.Radio(PASTES, value="changed", label="Put back", elem_id="paste")
+                    self.close_up = gr.Checkbox(label="Close-up of the face", container=False, elem_id="close-up")
+                with gr.Column(scale=8, min_width=320):
+                    slider = functools.partial(gr.Slider, LOWEST, HIGHEST, 0, step=0.01, buttons=[])
+                    with gr.Group(elem_id="sliders"):
+                        self.sliders = [slider(elem_id=f"slider-{i}") for i in range(editors.most)]
+                    with gr.Column() as self.kinds:
+                        self.shown = gr.Dropdown(label="Which kind? Click a point of the plane of", elem_id="shown")
+                        self.plane = image(show_label=False, buttons=[], height=310, elem_id="plane")
+            gr.Markdown(NOTES, elem_classes="notes")
 
 
 def theme() -> gr.themes.Base:

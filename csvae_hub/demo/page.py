@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from csvae_hub import hub
 from csvae_hub.demo.editors import Editors
 from csvae_hub.demo.folder import own_folder
 from csvae_hub.demo.guard import Guard
-from csvae_hub.demo.layout import BESIDE, CSS, DIVIDER, MAX_MEGABYTES, Parts, lay_out, theme
+from csvae_hub.demo.layout import BESIDE, CSS, DIVIDER, MAX_MEGABYTES, Parts, theme
 from csvae_hub.demo.session import Session, read_file
 from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError, WeightsError, require
@@ -41,11 +41,7 @@ FETCH = "() => setTimeout(() => document.querySelector('#file').click(), 50)"
 
 
 def build(model: str = "celeba-64", device: torch.device | str | None = None) -> "gradio.Blocks":
-    """The page, ready for `start`.
-
-    Args:
-        model: the model that is chosen first: a folder, a packaged name or a Hub repo.
-        device: by default CUDA where there is one.
+    """The page, ready for `start`; the model, a folder, packaged name or Hub repo, is the one that is chosen first.
 
     Raises:
         MissingExtraError: Gradio or OpenCV is missing.
@@ -55,7 +51,7 @@ def build(model: str = "celeba-64", device: torch.device | str | None = None) ->
     require("gradio", "demo")
     editors = Editors(model, device)
     own_folder()  # Gradio's parts look for theirs when they are made
-    parts = lay_out(editors)
+    parts = Parts(editors)
     with parts.page:
         _connect(parts, editors)
     return parts.page
@@ -77,7 +73,7 @@ def start(
         host: the address to listen on; 0.0.0.0 lets other machines in. None leaves it to GRADIO_SERVER_NAME.
         port: None for the first free one from 7860 on.
         browser: open the page in a browser.
-        hosts: names by which visitors reach the page through a proxy; "*" for any. See `demo.guard`.
+        hosts: names by which visitors reach the page through a proxy; "*" for any.
 
     Raises:
         OSError: the port is taken, or the address is none of this machine's.
@@ -116,13 +112,10 @@ def start(
     return address
 
 
-def _connect(parts: Parts, editors: Editors) -> None:
+def _connect(p: Parts, editors: Editors) -> None:
     import gradio as gr
 
-    # -- what the page shall show -----------------------------------------------------------------------------------
-
     def photos(here: Session) -> list[Any]:
-        """The values of `shown_photos`."""
         before, after = _kept(here.before(), "before.jpg"), _kept(here.after(), "after.jpg")
         return [before, after, (before, after)]
 
@@ -133,12 +126,12 @@ def _connect(parts: Parts, editors: Editors) -> None:
         return [here, *photos(here), drawn(here), here.shown]
 
     def all_seen(here: Session) -> list[Any]:
-        spare = [gr.skip()] * (len(parts.sliders) - len(here.attributes))
+        spare = [gr.skip()] * (len(p.sliders) - len(here.attributes))
         return [*seen(here), *map(here.level, here.attributes), *spare]
 
     def arranged(model: str, here: Session | None) -> list[Any]:
         """Sliders, planes and faces of this model and photo; without a photo they rest."""
-        words = [(_word(name), name) for name in editors.attributes[editors.name(model)]]
+        words = [(name.replace("_", " ").capitalize(), name) for name in editors.attributes[editors.name(model)]]
         known = [
             gr.Slider(label=word, value=here.level(name) if here else 0, visible=True, interactive=here is not None)
             for word, name in words
@@ -146,7 +139,7 @@ def _connect(parts: Parts, editors: Editors) -> None:
         crops = here.crops() if here else []
         return [
             *known,
-            *[gr.Slider(visible=False)] * (len(parts.sliders) - len(known)),
+            *[gr.Slider(visible=False)] * (len(p.sliders) - len(known)),
             gr.Dropdown(words, value=here.shown if here else words[0][1]),
             gr.Column(visible=here is None or here.has_planes),
             gr.Gallery(crops, selected_index=0, visible=True if len(crops) > 1 else "hidden"),
@@ -166,8 +159,6 @@ def _connect(parts: Parts, editors: Editors) -> None:
 
     def closed(model: str, message: str = "") -> list[Any]:
         return [gr.Markdown(message, visible=bool(message)), *[None] * 5, *arranged(model, None)]
-
-    # -- what a visitor does ----------------------------------------------------------------------------------------
 
     @contextmanager
     def using(here: Session | None) -> Iterator[Session]:
@@ -198,10 +189,8 @@ def _connect(parts: Parts, editors: Editors) -> None:
 
     def draw(here: Session | None) -> Any:
         """The plane that a slider turned to, after the photo."""
-        if here is None:
-            return None
-        with here.lock:
-            return drawn(here)
+        with here.lock if here else nullcontext():
+            return drawn(here) if here else None
 
     def frame(here: Session | None, close_up: bool, paste: Paste) -> list[Any]:
         with using(here) as here:
@@ -230,8 +219,6 @@ def _connect(parts: Parts, editors: Editors) -> None:
         with using(here) as here:
             return _kept(here.download(), f"{here.name}-edited.png")
 
-    # -- what leads to what -----------------------------------------------------------------------------------------
-
     on = functools.partial(
         gr.on,
         api_visibility="private",
@@ -240,27 +227,15 @@ def _connect(parts: Parts, editors: Editors) -> None:
         trigger_mode="always_last",  # of what happens while one is worked at, only the last is worked at
     )
     live = functools.partial(on, show_progress="hidden")
-    opens = functools.partial(on, show_progress_on=[parts.after, parts.compare])
-    p = parts
+    opens = functools.partial(on, show_progress_on=[p.after, p.compare])
     shown_photos = [p.before, p.after, p.compare]
     change = [p.session, *shown_photos, p.plane, p.shown]
     everything = [*change, *p.sliders]
-    photo = [
-        p.message,
-        p.session,
-        *shown_photos,
-        p.plane,
-        *p.sliders,
-        p.shown,
-        p.kinds,
-        p.faces,
-        p.close_up,
-        p.paste,
-        p.reset,
-        p.download,
-    ]
+    rests = [p.shown, p.kinds, p.faces, p.close_up, p.paste, p.reset, p.download]
+    photo = [p.message, p.session, *shown_photos, p.plane, *p.sliders, *rests]
 
-    p.photo.preprocess = _path  # Gradio's own opens the photo, and says no more than that there was an error
+    # Gradio's own opens the photo, and says no more than that there was an error
+    p.photo.preprocess = lambda payload: payload and payload.path
     on([p.page.load, p.example.click], lambda: _kept(EXAMPLE.read_bytes(), EXAMPLE.name), None, [p.photo])
     opens([p.photo.change], open_photo, [p.photo, p.chosen], photo)
     opens([p.chosen.input], change_model, [p.session, p.chosen], photo)
@@ -286,11 +261,6 @@ def _check_free(host: str, port: int) -> None:
             raise OSError(f"can't listen on {host}, port {port} ({reason}): give another port or host") from error
 
 
-def _path(payload: Any) -> str | None:
-    """The path of an upload."""
-    return None if payload is None else payload.path
-
-
 def _kept(data: bytes, name: str) -> str:
     """The path of a file with this content in the page's folder; each use makes it young again."""
     path = own_folder() / hashlib.sha256(data).hexdigest() / name
@@ -301,7 +271,3 @@ def _kept(data: bytes, name: str) -> str:
         with hub.replacing(path) as temporary:
             temporary.write_bytes(data)
     return str(path)
-
-
-def _word(name: str) -> str:
-    return name.replace("_", " ").capitalize()

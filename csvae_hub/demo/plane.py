@@ -24,11 +24,7 @@ COLOURS = {"absent": "#ff9f1c", "present": "#4cc9f0", "photo": "#ffffff"}
 
 @dataclass(frozen=True)
 class Plane:
-    """A square of the plane W_i, `reach` to each side of `middle`.
-
-    Pixels (x, y) count from the top left corner of its picture; the first coordinate of a point goes to the right, the
-    second one upwards.
-    """
+    """A square of the plane W_i, `reach` to each side of `middle`; the second coordinate goes upwards."""
 
     middle: Point
     reach: float

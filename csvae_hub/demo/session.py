@@ -36,13 +36,8 @@ class Session:
 
     Changes are kept for each face; `face` is the number of the one that is being changed, `shown` the attribute whose
     plane is. `close_up` shows only the face's surroundings, at first where it is small; `paste` is the way to put
-    edits back, as in `FaceEditor.edit`. Whoever uses it from several threads holds `lock`.
-
-    Args:
-        editor: with the model.
-        source: what the photo's file holds.
-        name: of the photo, for the file that is downloaded.
-        model_name: for the mark of an edited photo.
+    edits back, as in `FaceEditor.edit`. Whoever uses it from several threads holds `lock`. `source` is what the
+    photo's file holds; `model_name` is for the mark of an edited photo.
 
     Raises:
         ImageError: no photo, too large a one, or none with a face that can be edited.
@@ -79,8 +74,6 @@ class Session:
         """The faces, largest first, as the model sees them."""
         return [to_picture(crop) for crop in self._view.crops]
 
-    # -- what a visitor does ----------------------------------------------------------------------------------------
-
     def move(self, name: str, value: float) -> None:
         """Sets an attribute of the face to a number, 0 absent and 1 present, and shows its plane."""
         self.show(name)
@@ -97,11 +90,7 @@ class Session:
         self.shown = name
 
     def choose(self, face: int) -> None:
-        """Turns to another face, by its number; the changes of the others stay.
-
-        Raises:
-            ValueError: there is no such face.
-        """
+        """Turns to another face, by its number, or raises ValueError; the changes of the others stay."""
         if face not in range(len(self._changes)):
             raise ValueError(f"expected a face from 0 to {len(self._changes) - 1}, got {face}")
         self.face = face
@@ -116,14 +105,11 @@ class Session:
         for changes in self._changes:
             changes.clear()
 
-    # -- what a visitor sees ----------------------------------------------------------------------------------------
-
     def level(self, name: str) -> float:
         """The value of an attribute's slider: the one it was moved to, or else the model's, no further than 0 or 1."""
         change = self._changes[self.face].get(name)
-        if isinstance(change, float):
-            return round(min(max(change, LOWEST), HIGHEST), 2)
-        return round(min(max(self._level_of(name), 0.0), 1.0), 2)
+        is_moved = isinstance(change, float)
+        return round(min(max(change, LOWEST), HIGHEST) if is_moved else min(max(self._level_of(name), 0.0), 1.0), 2)
 
     def before(self) -> bytes:
         """The photo as it came, or the face's surroundings, as a JPEG of at most VIEW_SIDE pixels a side."""
@@ -160,15 +146,10 @@ class Session:
         self._rendered(view).save(file, "PNG", compress_level=4, **metadata.options("PNG", photo.size))
         return file.getvalue()
 
-    # -- helpers ----------------------------------------------------------------------------------------------------
-
     def _rendered(self, photo: EncodedPhoto) -> Image.Image:
-        return photo.render(self._edited(photo.latents), paste=self.paste)
-
-    def _edited(self, latents: Latents) -> Latents:
-        """The faces' latents with each one's changes."""
-        edited = (self.editor.model.edit(latents[i], changes) for i, changes in enumerate(self._changes))
-        return Latents.cat(list(edited))
+        """The photo with each face's changes."""
+        edited = [self.editor.model.edit(photo.latents[i], changes) for i, changes in enumerate(self._changes)]
+        return photo.render(Latents.cat(edited), paste=self.paste)
 
     def _framed(self, picture: Image.Image) -> Image.Image:
         """The whole picture, or in a close-up what lies around the face, twice as large as it."""
@@ -211,11 +192,7 @@ class Session:
 
 
 def read_file(path: str | Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        ImageError: it is gone.
-    """
+    """The content of a file; ImageError if it is gone."""
     try:
         return Path(path).read_bytes()
     except OSError as error:

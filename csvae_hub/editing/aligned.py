@@ -22,9 +22,8 @@ PHOTO_SIDE = 256
 def put_back(model: AttributeModel, side: int = PHOTO_SIDE) -> Callable[[Tensor, Mapping[str, bool]], Tensor]:
     """Makes a function that edits aligned pictures as `FaceEditor` edits photos.
 
-    It takes pictures (B, 3, S, S) in [0, 1] and the attributes' values, enlarges the pictures to `side` pixels, and
-    gives the edited photos (B, 3, side, side) in [0, 1]. The landmarks are those of the template. Without values it
-    gives the enlarged pictures.
+    It enlarges pictures (B, 3, S, S) in [0, 1] to photos (B, 3, side, side) and sets attributes of these to values, if
+    there are any. The landmarks are those of the template.
     """
     editor = FaceEditor(model)
     landmarks = template(model.preprocessor) * (side / model.preprocessor.size)

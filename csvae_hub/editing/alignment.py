@@ -68,10 +68,7 @@ def fit(source: ArrayLike, target: ArrayLike) -> Similarity:
 
 
 def template(preprocessor: Preprocessor) -> Points:
-    """The five landmarks (5, 2) in the aligned crop of `preprocessor.size` pixels a side.
-
-    A preprocessor has them in CelebA's frame of 178×218 pixels, of which the crop is the central 148×148.
-    """
+    """The landmarks (5, 2) in the aligned crop of `preprocessor.size` pixels: CelebA's central 148×148 of 178×218."""
     offset = (np.array(ALIGNED_SIZE) - CROP_SIDE) // 2
     return (np.array(preprocessor.landmarks) - offset) * (preprocessor.size / CROP_SIDE)
 
@@ -95,11 +92,7 @@ def eyes_apart(landmarks: ArrayLike) -> float:
 
 
 def check_landmarks(landmarks: Any) -> Points:
-    """Gives one face's landmarks as float64 (5, 2).
-
-    Raises:
-        FaceError: another shape, not finite, all in one place, or not lying as a face's do.
-    """
+    """Gives one face's landmarks as float64 (5, 2); FaceError if they don't lie as a face's do."""
     try:
         points = np.asarray(landmarks, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -111,32 +104,18 @@ def check_landmarks(landmarks: Any) -> Points:
     if np.ptp(points, axis=0).max() < 1:
         x, y = points[0]
         raise FaceError(f"landmarks: expected five points of a face, got all within a pixel of ({x:.1f}, {y:.1f})")
-    _check_shape(points)
-    return points
-
-
-def _check_shape(points: Points) -> None:
-    """Compares how much of the template's shape a similarity explains with what a mirrored one does."""
-    p, q = _complex(points), _complex(CELEBA_LANDMARKS)
-    p, q = p - p.mean(), q - q.mean()
+    p, q = (each - each.mean() for each in (_complex(points), _complex(CELEBA_LANDMARKS)))
     whole = np.vdot(p, p).real * np.vdot(q, q).real
-    explained, mirrored = (abs(np.vdot(side, q)) ** 2 / whole for side in (p, p.conj()))
+    explained, mirrored = (abs(np.vdot(side, q)) ** 2 / whole for side in (p, p.conj()))  # by a similarity
     if max(explained, mirrored) < 0.5:
         raise FaceError(f"landmarks: expected points that lie as in a face, got {points.tolist()}: give {ORDER}")
     if mirrored > explained:
         raise FaceError(f"landmarks: expected {ORDER}; got them mirrored: swap left and right, or x and y")
+    return points
 
 
 def check_place(landmarks: Points, photo: tuple[int, int]) -> None:
-    """Checks that a face is large enough and lies in its photo. The background around it may lie outside.
-
-    Args:
-        landmarks: (5, 2).
-        photo: width and height in pixels.
-
-    Raises:
-        FaceError: its eyes are too near to each other, or too much of it is cut off by the photo's border.
-    """
+    """Checks that a face (5, 2) is large enough and lies in its photo (width, height); else raises FaceError."""
     apart = eyes_apart(landmarks)
     if apart < MIN_EYES:
         raise FaceError(
@@ -157,13 +136,8 @@ def warped(picture: Image.Image, transform: Similarity, size: int, kept: int = 2
     """The square of `size` pixels a side that `transform` makes of a picture, in RGB, antialiased.
 
     Whole pixels are averaged first where the picture is much finer, then it is turned (bicubic) at about its own
-    resolution, then resized as the training pictures are. Beyond the border the outermost pixels go on.
-
-    Args:
-        picture: of any mode.
-        transform: the picture to the square.
-        size: in pixels.
-        kept: how much finer than the square the picture may be when it is turned; 1 is quicker and a little softer.
+    resolution, then resized as the training pictures are. Beyond the border the outermost pixels go on. When it is
+    turned, the picture may be up to `kept` times finer than the square; 1 is quicker and a little softer.
     """
     back = transform.inverse()
     factor = max(1, floor(back.scale / kept))
@@ -221,9 +195,7 @@ def _share_outside(outline: Points, photo: tuple[int, int]) -> float:
 def _patch(picture: Image.Image, corners: Points, factor: int) -> tuple[Tensor, tuple[int, int]]:
     """The RGB values (3, h, w) around corners, averaged over `factor` pixels each way; and its left and top."""
     low, high = corners.min(0) - _MARGIN * factor, corners.max(0) + _MARGIN * factor
-    left, top = (min(max(floor(at), 0), end - 1) for at, end in zip(low, picture.size, strict=True))
-    right, bottom = (
-        max(min(ceil(at), end), start + 1) for at, end, start in zip(high, picture.size, (left, top), strict=True)
-    )
+    left, top = np.clip(np.floor(low), 0, np.array(picture.size) - 1).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(high), (left + 1, top + 1), picture.size).astype(int).tolist()
     patch = picture.crop((left, top, right, bottom)).convert("RGB").reduce(factor)
     return torch.from_numpy(np.array(patch)).movedim(-1, 0).float(), (left, top)

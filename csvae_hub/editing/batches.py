@@ -16,32 +16,32 @@ from csvae_hub.models import AttributeModel, Latents
 
 
 @dataclass(frozen=True)
-class Edited:
-    """An edited picture; for a photo also the number of edited faces, why others were skipped, and what stayed.
+class Outcome:
+    """What came of a picture: the error, if any; of a photo the number of edited faces, and why others were skipped.
 
-    `notes` say what else there is to say; `is_changed` is False if no pixel changed.
+    `unchanged` names what an edit leaves as it is; `notes` say what else there is to say.
     """
 
-    picture: Image.Image
+    error: str = ""
     faces: int | None = None
     skipped: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edited picture; `is_changed` is False if no pixel changed."""
+
+    picture: Image.Image
+    outcome: Outcome = Outcome()
     is_changed: bool = True
 
 
 class BatchEditor:
-    """Edits pictures in two steps: threads `prepare` each of them ahead, then `edit` takes a batch.
+    """Edits pictures in two steps: threads `prepare` each of them ahead, then `edit` takes a batch; see `edit_files`.
 
-    Args:
-        editor: a `FaceEditor` finds the faces of photos; a model takes pictures whose centre square is a face.
-        values: as the editor's `edit` takes them.
-        face: the faces of a photo: see `FaceEditor.open`.
-        keep_size: give the whole picture; else the decoded face as the model gives it.
-
-    Raises:
-        UnknownAttributeError: the model has no such attribute.
-        ValueError: all faces of a photo without the photo.
+    A `FaceEditor` finds the faces of photos; a model takes pictures whose centre square is a face.
     """
 
     def __init__(
@@ -59,11 +59,7 @@ class BatchEditor:
             )
 
     def prepare(self, picture: Image.Image) -> Any:
-        """Gives a photo with its faces found and aligned; an aligned picture as it is.
-
-        Raises:
-            ImageError: it can't be edited.
-        """
+        """Gives a photo with its faces found and aligned; an aligned picture as it is."""
         if self.photos is None:
             return picture
         aligned = self.photos.align(picture, face=self.face)
@@ -83,17 +79,13 @@ class BatchEditor:
             rendered = self.photos.rendered(encoded, latents)
         else:
             rendered = [(face, True) for face in self._decoded(latents, [photo.picture for photo in batch])]
-        return [
-            Edited(
-                picture,
-                len(photo.faces),
-                tuple(reason for _, reason in photo.skipped),
-                photo.unchanged(self.values, is_changed) if self.keep_size else (),
-                photo.aligned.notes,
-                is_changed,
-            )
-            for photo, (picture, is_changed) in zip(encoded, rendered, strict=True)
-        ]
+        edited: list[Edited] = []
+        for photo, (picture, is_changed) in zip(encoded, rendered, strict=True):
+            skipped = tuple(reason for _, reason in photo.skipped)
+            unchanged = photo.unchanged(self.values, is_changed) if self.keep_size else ()
+            outcome = Outcome("", len(photo.faces), skipped, unchanged, photo.aligned.notes)
+            edited.append(Edited(picture, outcome, is_changed))
+        return edited
 
     @torch.no_grad()
     def _decoded(self, latents: Latents, sources: Sequence[Image.Image]) -> list[Image.Image]:

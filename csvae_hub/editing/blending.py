@@ -29,37 +29,26 @@ _STRIP_PIXELS = 2**19
 
 
 def check_paste(paste: str) -> None:
-    """Checks a way to put an edit back.
-
-    Raises:
-        ValueError: it is none of `Paste`.
-    """
+    """Raises ValueError for what is none of `Paste`."""
     if paste not in get_args(Paste):
         raise ValueError(f"paste: expected {', '.join(get_args(Paste))}, got {paste!r}")
 
 
 def feather(points: Tensor) -> Tensor:
-    """The mask (...,) at points (..., 2) of the crop, in shares of its side: 0 at and beyond the border, 1 within.
-
-    It rises as 3t² - 2t³ over `FEATHER` from each border, so that it has no kink anywhere.
-    """
+    """The mask (...,) at points (..., 2) of the crop, in shares of its side: smooth, 0 at and beyond the border."""
     return _rise(torch.minimum(points, 1 - points), 0, FEATHER).prod(-1)
 
 
 def layer(edited: Tensor, own: Tensor, crop: Tensor, paste: Paste) -> Tensor:
     """The layer (4, S, S) that brings an edit into a photo: three colours and an opacity, for `put_back`.
 
+    `edited` and `own` are decoded (3, S, S) in [0, 1], `own` without an edit; `crop` is the face in the photo.
+
     "difference" is edited minus own, of opacity 0: it is added to the photo. "whole" is the edited face, of opacity 1.
     "changed" goes by the strength of the change in each place. Up to the floor the layer is empty; at twice the floor
     it is the difference; from four times (and `OPAQUE`) on it is the edited face itself; between, the photo's fine
     detail fades out. The face's colours are moved by the low frequencies of crop minus own, taken where the photo
     stays.
-
-    Args:
-        edited: the decoded edit (3, S, S) in [0, 1].
-        own: the face decoded without an edit.
-        crop: the face in the photo.
-        paste: the way.
     """
     change = edited - own
     if paste == "difference":
@@ -78,21 +67,15 @@ def layer(edited: Tensor, own: Tensor, crop: Tensor, paste: Paste) -> Tensor:
 
 
 def put_back(picture: Image.Image, layer: Tensor, transform: Similarity) -> bool:
-    """Puts a layer (4, S, S) into the picture, feathered, in place: p + colour - opacity · p for each pixel p.
+    """Puts a layer (4, S, S) into an L, LA, RGB or RGBA picture, in place: p + mask · (colour - opacity · p).
 
-    Gives True if any pixel changed.
-
-    Pixels outside the feathered crop, and those where the layer is 0, keep their values to the bit, and so does alpha.
-
-    Args:
-        picture: L, LA, RGB or RGBA.
-        layer: see `layer`.
-        transform: the picture to the crop of S pixels.
+    The transform brings the picture to the crop of S pixels. Pixels outside the feathered crop, and those where the
+    layer is 0, keep their values to the bit, and so does alpha. Gives True if any pixel changed.
     """
     left, top, right, bottom = _bounds(picture.size, transform, layer.shape[-1])
-    changed = False
     if left >= right or top >= bottom:
-        return changed
+        return False
+    changed = False
     fine = _at_resolution(layer.detach().cpu().float(), 1 / transform.scale)
     to_unit = Similarity(transform.linear / layer.shape[-1], transform.shift / layer.shape[-1])
     rows = max(1, _STRIP_PIXELS // (right - left))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,18 +67,14 @@ class Detector(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _View:
-    """A square in which a face is looked at again: its side, and where an upright face is expected there."""
-
-    side: int
-    landmarks: Points
+_View: TypeAlias = tuple[int, Points]
+"""A square in which a face is looked at again: its side, and where an upright face is expected there."""
 
 
 def _view(side: int, eyes: float, shift: tuple[float, float] = (0, 0), turn: float = 0) -> _View:
     """A view with the eyes some pixels apart, the face turned by radians and shifted from the middle."""
     turned = _UPRIGHT_FACE @ [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
-    return _View(side, eyes * turned + side / 2 + shift)
+    return side, eyes * turned + side / 2 + shift
 
 
 ROUGH_VIEW = _view(224, 75)
@@ -91,10 +88,7 @@ class YuNet:
 
     The photo is searched at a reduced size first. If that finds nothing or only small faces, it is searched finer; if
     there is still nothing, turned by quarters. Each face is then looked at again, upright and in fixed sizes, so that
-    its landmarks hardly depend on its size, rotation and place.
-
-    Args:
-        score: faces below are left out.
+    its landmarks hardly depend on its size, rotation and place. Faces of a lower `score` are left out.
 
     Raises:
         MissingExtraError: OpenCV is missing; the extra "align" brings it.
@@ -163,11 +157,11 @@ class YuNet:
         return _mean(seen) if seen else None
 
     def _seen(self, image: Image.Image, face: Face, view: _View, within: float = _SAME) -> Face | None:
-        transform = fit(face.landmarks, view.landmarks)
-        candidates = self._candidates(warped(image, transform, view.side, kept=1))
-        (expected,) = _places([replace(face, landmarks=transform(face.landmarks))])
-        near = _near(_places(candidates), expected, within)
-        around = [candidate for candidate, is_near in zip(candidates, near, strict=True) if is_near]
+        side, landmarks = view
+        transform = fit(face.landmarks, landmarks)
+        candidates = self._candidates(warped(image, transform, side, kept=1))
+        (expected,) = _places([_moved(face, transform)])
+        around = list(compress(candidates, _near(_places(candidates), expected, within)))
         return _moved(_mean(around), transform.inverse()) if around else None
 
     def _candidates(self, image: Image.Image) -> list[Face]:
@@ -181,47 +175,28 @@ class YuNet:
 
 def _faces(rows: NDArray[np.float32], size: tuple[int, int]) -> list[Face]:
     """Rows of YuNet for an image of a size, but those beyond all sense, which it gives where an image is a sliver."""
-    reach = 2 * max(size)
-    return [_face(row) for row in rows.astype(np.float64) if (np.abs(row) < reach).all()]
-
-
-def _face(row: NDArray[np.float64]) -> Face:
-    """A row of YuNet: left, top, width, height, five points, score."""
-    x, y, width, height = row[:4]
-    return Face((x, y, x + width, y + height), row[4:14].reshape(5, 2), float(row[14]))
+    sane = rows.astype(np.float64)[(np.abs(rows) < 2 * max(size)).all(1)]
+    boxes = np.concatenate([sane[:, :2], sane[:, :2] + sane[:, 2:4]], axis=1).tolist()
+    return [Face(tuple(box), row[4:14].reshape(5, 2), float(row[14])) for box, row in zip(boxes, sane, strict=True)]
 
 
 def _merged(candidates: Sequence[Face]) -> list[Face]:
-    """One face of all the candidates around each place."""
-    return [_mean(group) for group in _groups(candidates)]
-
-
-def _distinct(faces: Sequence[Face]) -> list[Face]:
-    """The faces without those that overlap a surer one: the same face seen upside down, for one."""
-    kept: list[Face] = []
-    for face in sorted(faces, key=lambda face: -face.score):
-        if all(_overlap(face.box, other.box) <= OVERLAP for other in kept):
-            kept.append(face)
-    return kept
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """The area that two boxes share, over that which both cover."""
-    left, top, right, bottom = np.maximum(one, other)[:2].tolist() + np.minimum(one, other)[2:].tolist()
-    shared = max(right - left, 0) * max(bottom - top, 0)
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
-    return shared / max(areas - shared, 1e-9)
-
-
-def _groups(candidates: Sequence[Face]) -> Iterator[list[Face]]:
-    """The candidates around the best one, then those around the best of the rest, and so on."""
+    """One face of all the candidates around each place: around the best one, then the best of the rest, and so on."""
+    merged: list[Face] = []
     left = sorted(candidates, key=lambda face: -face.score)
     places = _places(left)
     while left:
         same = _near(places, places[0])
-        yield [face for face, is_same in zip(left, same, strict=True) if is_same]
-        left = [face for face, is_same in zip(left, same, strict=True) if not is_same]
-        places = places[~same]
+        merged.append(_mean(list(compress(left, same))))
+        left, places = list(compress(left, ~same)), places[~same]
+    return merged
+
+
+def _distinct(faces: Sequence[Face]) -> list[Face]:
+    """The faces without those that overlap a surer one: the same face seen upside down, for one."""
+    cv2 = require("cv2", "align")
+    boxes = [(left, top, right - left, bottom - top) for left, top, right, bottom in (face.box for face in faces)]
+    return [faces[i] for i in cv2.dnn.NMSBoxes(boxes, [face.score for face in faces], 0.0, OVERLAP)]
 
 
 def _places(faces: Sequence[Face]) -> Points:

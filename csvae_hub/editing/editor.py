@@ -36,9 +36,8 @@ class UnchangedWarning(UserWarning):
 class AlignedPhoto:
     """A photo whose faces are found and aligned, before the model sees them; `FaceEditor.align` makes it.
 
-    `photo` is what the caller gave, `picture` the same as an upright picture. The faces that are edited are `faces`, F
-    of them, each brought by one of `transforms` to one of `crops` (F, 3, S, S) in [0, 1]; `skipped` are those that
-    can't be edited, each with the reason; `notes` say what else there is to say.
+    `photo` is what the caller gave, `picture` the same, upright. Of the F `faces` each is brought by one of
+    `transforms` to one of `crops` (F, 3, S, S) in [0, 1]; `skipped` are those that can't be edited, with the reasons.
     """
 
     photo: Any
@@ -48,11 +47,6 @@ class AlignedPhoto:
     transforms: tuple[Similarity, ...]
     crops: Tensor
     notes: tuple[str, ...] = ()
-
-    @property
-    def named(self) -> str:
-        """The path of the photo and a colon, for messages; empty for a photo that has no path."""
-        return _named(self.photo)
 
     def restore(self, picture: Image.Image) -> Any:
         """Gives an edited picture as the kind of thing that the photo was; a path's is a PIL image."""
@@ -83,20 +77,11 @@ class FaceEditor:
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector of faces.
-
-        Raises:
-            MissingExtraError: none was given, and OpenCV is missing.
-        """
+        """The detector of faces; MissingExtraError if none was given and OpenCV is missing."""
         return YuNet() if self._given_detector is None else self._given_detector
 
     def detect(self, photo: ImageLike) -> list[Face]:
-        """Gives the faces in a photo, largest first; none where none is found.
-
-        Raises:
-            ImageError: the photo can't be read.
-            MissingExtraError: there is no detector.
-        """
+        """Gives the faces in a photo, largest first; errors as `open`, but for photos without a face."""
         return self._detect(open_picture(photo))
 
     def open(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> EncodedPhoto:
@@ -105,8 +90,7 @@ class FaceEditor:
         Args:
             photo: a path, a PIL image or a uint8 array.
             face: which faces are edited: "largest", "all", or a number from 0, largest first.
-            landmarks: of the one face, (5, 2), or of several, (F, 5, 2), among which `face` chooses, as `Face` has
-                them. No detector is asked then, and faces keep their order.
+            landmarks: (5, 2) of one face or (F, 5, 2) of several, in their order, in place of a detector's.
 
         Raises:
             NoFaceError: no face is found.
@@ -137,9 +121,8 @@ class FaceEditor:
             values: what attributes are set to: see `edit_latents`.
             face: which faces: see `open`.
             landmarks: see `open`; for a list, one entry for each photo, None where a detector shall find them.
-            paste: "changed" puts the decoded face where the edit changes much, and keeps the photo elsewhere.
-                "difference" adds the change of the decoded face to the photo, so that all detail stays, also that of
-                glasses that should go. "whole" puts the whole decoded face.
+            paste: "changed" puts the decoded face where the edit changes much; "difference" adds the change of the
+                decoded face, so that the photo's detail stays, also glasses that should go; "whole" puts all of it.
             detail: an older name: True is paste="difference", False is paste="whole".
             generator: the source of the draws of "sample".
 
@@ -155,18 +138,17 @@ class FaceEditor:
         paste = _checked(paste, detail)
         for name in values:
             self.model.index(name)
-        if isinstance(photos, list | tuple):
-            aligned = self._align_all(photos, face, landmarks)
+        if is_list := isinstance(photos, list | tuple):
+            encoded = self.encode(self._align_all(photos, face, landmarks))
         else:
-            aligned = [self.align(cast(ImageLike, photos), face=face, landmarks=landmarks)]
-        encoded = self.encode(aligned)
+            encoded = [self.open(cast(ImageLike, photos), face=face, landmarks=landmarks)]
         edited = self.edit_latents(_latents(encoded), values, generator=generator)
         rendered = self.rendered(encoded, edited, paste)
         for photo, (_, is_changed) in zip(encoded, rendered, strict=True):
             if not is_changed and (lines := self.unchanged(photo, values)):
-                warnings.warn(f"{photo.aligned.named}{'; '.join(lines)}", UnchangedWarning, stacklevel=2)
+                warnings.warn(f"{_named(photo.aligned.photo)}{'; '.join(lines)}", UnchangedWarning, stacklevel=2)
         pictures = [picture for picture, _ in rendered]
-        return pictures if isinstance(photos, list | tuple) else pictures[0]
+        return pictures if is_list else pictures[0]
 
     def set_attribute(
         self,
@@ -184,8 +166,6 @@ class FaceEditor:
         return self.edit(
             photos, {name: value}, face=face, landmarks=landmarks, paste=paste, detail=detail, generator=generator
         )
-
-    # -- step by step ---------------------------------------------------------------------------------------------
 
     def align(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> AlignedPhoto:
         """Finds and aligns the faces of a photo, without the model, so that threads may do it ahead; see `open`."""
@@ -207,10 +187,8 @@ class FaceEditor:
     def encode(self, photos: Sequence[AlignedPhoto]) -> list[EncodedPhoto]:
         """Encodes the faces of aligned photos in one batch."""
         latents = self.model.encode(torch.cat([photo.crops for photo in photos]))
-        return [
-            EncodedPhoto(self, photo, part)
-            for photo, part in zip(photos, _split(latents, [len(photo.crops) for photo in photos]), strict=True)
-        ]
+        rows = torch.arange(len(latents)).split([len(photo.crops) for photo in photos])
+        return [EncodedPhoto(self, photo, latents[part]) for photo, part in zip(photos, rows, strict=True)]
 
     def edit_latents(
         self, latents: Latents, values: Mapping[str, Value], *, generator: torch.Generator | None = None
@@ -223,15 +201,16 @@ class FaceEditor:
         edited = latents
         for name, value in values.items():
             changed = self.model.edit(edited, {name: self._resolved(value)}, generator=generator)
-            edited = _where(self._settled(latents, name, value), edited, changed)
+            settled = self._settled(latents, name, value)
+            rows = torch.arange(len(latents), device=settled.device) + len(latents) * settled
+            edited = Latents.cat([changed, edited])[rows]
         return edited
 
     def unchanged(self, photo: EncodedPhoto, values: Mapping[str, Value], is_changed: bool = True) -> tuple[str, ...]:
         """Says which attributes an edit leaves as they are, since a face has or lacks them already; see `edit_latents`.
 
-        Each attribute and face has one line, as "Smiling: already so, by q(y|x) = 0.73; nothing changed: use a number
-        to move it"; the probability is that of the class that the face has. An edit without such a line that did not
-        change the photo, `is_changed`, has a line of its own.
+        Each attribute and face has one line, with the probability of the class that the face has. An edit without such
+        a line that did not change the photo, `is_changed`, has a line of its own.
         """
         lines: list[str] = []
         for name, value in values.items():
@@ -249,13 +228,7 @@ class FaceEditor:
     def render(
         self, photos: Sequence[EncodedPhoto], latents: Latents, *, paste: Paste = "changed", detail: bool | None = None
     ) -> list[Any]:
-        """Gives photos with their faces as other latents say, one for each face of all; decoded in one batch.
-
-        Args:
-            photos: what `encode` gave.
-            latents: one for each face, photo after photo.
-            paste: see `edit`.
-            detail: see `edit`.
+        """Gives photos with their faces as other latents say, one for each face, photo after photo; in one batch.
 
         Raises:
             ValueError: another number of latents, or an unknown `paste`.
@@ -283,8 +256,6 @@ class FaceEditor:
                 changed[number] |= put_back(pictures[number], change, photo.aligned.transforms[i])
         restored = [photo.aligned.restore(picture) for photo, picture in zip(photos, pictures, strict=True)]
         return list(zip(restored, changed, strict=True))
-
-    # -- helpers --------------------------------------------------------------------------------------------------
 
     def _settled(self, latents: Latents, name: str, value: Value) -> Tensor:
         """Mask (B,) of the faces that are left as they are: the value is True or False, and they are so already."""
@@ -345,12 +316,7 @@ class EncodedPhoto:
         return self.editor.unchanged(self, values, is_changed)
 
     def render(self, latents: Latents, *, paste: Paste = "changed", detail: bool | None = None) -> Any:
-        """The photo with its faces as other latents say; a face whose latents are its own is left as it is, to the bit.
-
-        Args:
-            latents: one for each face.
-            paste: see `FaceEditor.edit`.
-            detail: see `FaceEditor.edit`.
+        """The photo with its faces as other latents say; a face whose latents are its own stays as it is, to the bit.
 
         Raises:
             ValueError: another number of latents, or an unknown `paste`.
@@ -372,19 +338,7 @@ def _latents(photos: Sequence[EncodedPhoto]) -> Latents:
     return Latents.cat([photo.latents for photo in photos])
 
 
-def _split(latents: Latents, lengths: Sequence[int]) -> list[Latents]:
-    z, w, y = (part.split(list(lengths)) for part in (latents.z, latents.w, latents.y))
-    return [Latents(*parts, latents.attributes) for parts in zip(z, w, y, strict=True)]
-
-
 def _differ(latents: Latents, others: Latents) -> Tensor:
     """Mask (B,) of the rows that differ in z, w or y."""
     pairs = ((latents.z, others.z), (latents.w, others.w), (latents.y, others.y))
     return torch.stack([(one.to(other) != other).flatten(1).any(1) for one, other in pairs]).any(0)
-
-
-def _where(condition: Tensor, yes: Latents, no: Latents) -> Latents:
-    """Whole rows of one or the other."""
-    parts = ((yes.z, no.z), (yes.w, no.w), (yes.y, no.y))
-    z, w, y = (torch.where(condition.view(-1, *[1] * (one.ndim - 1)), one, other) for one, other in parts)
-    return Latents(z, w, y, yes.attributes)

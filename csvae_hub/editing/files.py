@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, features
 
-from csvae_hub.editing.batches import BatchEditor, Edited
+from csvae_hub.editing.batches import BatchEditor, Edited, Outcome
 from csvae_hub.editing.editor import FaceEditor
 from csvae_hub.editing.metadata import Metadata, open_with_metadata
 from csvae_hub.editing.selection import Which
@@ -26,15 +26,11 @@ if TYPE_CHECKING:
     from csvae_hub.models import AttributeModel
 
 FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     ".png": "PNG",
     ".webp": "WEBP",
     ".bmp": "BMP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
     ".gif": "GIF",
     **({".avif": "AVIF"} if features.check("avif") else {}),
     **({".heic": "HEIF", ".heif": "HEIF"} if importlib.util.find_spec("pillow_heif") else {}),
@@ -66,17 +62,6 @@ class Job:
     named_by: Path
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a job: the error, if any; for a photo also the fields of `Edited`."""
-
-    error: str = ""
-    faces: int | None = None
-    skipped: tuple[str, ...] = ()
-    unchanged: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
 def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
     """Pairs each picture with its target.
 
@@ -85,8 +70,7 @@ def plan_files(inputs: Sequence[Path], output: Path) -> list[Job]:
     path within that folder. An input is overwritten only where `output` is that very input.
 
     Raises:
-        PlanError: nothing there, no pictures, two pictures for one target, an input that would be overwritten, or an
-            ending that can't be written.
+        PlanError: they don't fit together.
     """
     if not inputs:
         raise PlanError("expected at least one picture or folder, got none")
@@ -127,7 +111,7 @@ def _jobs_of(path: Path, inputs: int, output: Path) -> list[Job]:
 
 
 def _names_file(output: Path) -> bool:
-    """Whether an output is meant as a file: .gif is an ending, .5 is part of a folder's name."""
+    """True for an output that is meant as a file: .gif is an ending, .5 is part of a folder's name."""
     return not output.is_dir() and output.suffix[1:2].isalpha()
 
 
@@ -201,8 +185,7 @@ def edit_files(
     def finish_saving() -> None:
         for job, edited, future in saving:
             try:
-                notes = (*edited.notes, *future.result())
-                outcomes[job] = Outcome("", edited.faces, edited.skipped, edited.unchanged, notes)
+                outcomes[job] = replace(edited.outcome, notes=(*edited.outcome.notes, *future.result()))
             except Exception as error:  # Pillow raises anything
                 outcomes[job] = Outcome(f"{job.source}: can't write {job.target}: {_told(error)}")
         if saving:
@@ -242,7 +225,7 @@ def edit_files(
 
 @dataclass(frozen=True)
 class _Ready:
-    """A job that the model can take: what its file said, its pixels, and what `prepare` made of it."""
+    """A job that the model can take."""
 
     job: Job
     metadata: Metadata
@@ -262,11 +245,9 @@ def _ahead(
     def oldest() -> Iterator[_Ready]:
         job, _, future = waiting.popleft()
         try:
-            ready = future.result()
+            yield future.result()
         except Exception as error:
             give_up(job, error)
-        else:
-            yield ready
 
     for job in jobs:
         pixels = pixels_in(job.source)
@@ -291,14 +272,10 @@ def _batches(ready: Iterable[_Ready], batch_size: int) -> Iterator[list[_Ready]]
 
 
 def save_picture(picture: Image.Image, path: Path, metadata: Metadata | None = None) -> list[str]:
-    """Writes a picture in the format of its ending, whole or not at all; makes the folder.
+    """Writes a picture (L, LA, RGB or RGBA) in the format of its ending, whole or not at all; makes the folder.
 
-    Gives notes, each on something that the file could not hold: metadata, or transparency, which becomes white.
-
-    Args:
-        picture: L, LA, RGB or RGBA.
-        path: where to.
-        metadata: of the file that the picture comes from; the default is the picture's own colour profile.
+    Without metadata it writes the picture's own colour profile. Gives notes, each on something that the file could not
+    hold: metadata, or transparency, which becomes white.
 
     Raises:
         KeyError: the ending is none of `FORMATS`.

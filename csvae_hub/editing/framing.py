@@ -17,12 +17,9 @@ MAX_APART = 0.5
 
 
 def framing_fault(picture: Image.Image, preprocessor: Preprocessor, detector: Detector | None = None) -> str:
-    """Says that a picture's face lies elsewhere than in the training pictures, or that there is none; else "".
+    """Says that a face lies elsewhere in an upright picture than in the training pictures, or that there is none.
 
-    Args:
-        picture: upright.
-        preprocessor: of the model; its template landmarks are expected in the picture's centre square.
-        detector: by default `YuNet`; without OpenCV nothing is checked.
+    Else, and without OpenCV, it gives "". The face is expected in the picture's centre square.
     """
     try:
         faces = (detector or _detector()).detect(picture.convert("RGB"))

@@ -7,7 +7,8 @@ the new one (thumbnails, and how a TIFF lays out its pixels), and what a format 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -26,11 +27,8 @@ MAX_IN_JPEG = 65_533 - 29
 MAX_DPI = 65_535
 DEFAULT_PACKING: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
-    "BMP": {},
-    "GIF": {},
     "HEIF": {"quality": 90},
     "JPEG": {"quality": 95, "subsampling": 0},
-    "PNG": {},
     "TIFF": {"compression": "tiff_lzw"},
     "WEBP": {"quality": 95},
 }
@@ -45,16 +43,9 @@ WORDS = {
     "packing": "way of packing",
 }
 """The pieces of `Metadata` that a format may not hold, in words."""
-HELD = {
-    "AVIF": {"exif", "xmp", "icc_profile", "mark"},
-    "BMP": {"dpi"},
-    "GIF": set[str](),
-    "HEIF": {"exif", "xmp", "icc_profile", "mark"},
-    "JPEG": set(WORDS),
-    "PNG": {"exif", "xmp", "icc_profile", "dpi", "mark"},
-    "TIFF": {"exif", "xmp", "icc_profile", "dpi", "mark"},
-    "WEBP": {"exif", "xmp", "icc_profile", "mark"},
-}
+_BLOCKS = {"exif", "xmp", "icc_profile", "mark"}
+HELD = {"JPEG": set(WORDS), "BMP": {"dpi"}, "GIF": set[str](), "PNG": _BLOCKS | {"dpi"}, "TIFF": _BLOCKS | {"dpi"}}
+HELD |= dict.fromkeys(("AVIF", "HEIF", "WEBP"), _BLOCKS)
 """The pieces that each format holds."""
 TIFF_TEXTS = {270, 271, 272, 285, 305, 306, 315, 316, 33432}
 """Tags of text that are kept in a TIFF; libtiff crashes by values of some others."""
@@ -62,22 +53,8 @@ TIFF_SILENT = {282, 283, 296, 531, ORIENTATION}
 """Tags that are written anew or say nothing beside the pixels."""
 
 _XMP_TAG = 700
-_STORAGE_TAGS = frozenset(
-    {
-        *range(254, 270),
-        *range(277, 282),
-        273,
-        284,
-        *range(288, 294),
-        297,
-        301,
-        317,
-        *range(320, 326),
-        330,
-        *range(332, 348),
-    }
-    | {*range(512, 522), 529, 530, 532, _XMP_TAG, 33723, 34377, 34675, 37724}
-)
+_STORAGE_TAGS = {*range(254, 270), 273, *range(277, 282), 284, *range(288, 294), 297, 301, 317, *range(320, 326), 330}
+_STORAGE_TAGS |= {*range(332, 348), *range(512, 522), 529, 530, 532, _XMP_TAG, 33723, 34377, 34675, 37724}
 """Of a TIFF: how it stores pixels, and blocks that are carried apart or hold previews."""
 
 
@@ -99,10 +76,9 @@ class Metadata:
     def options(self, kind: str, size: tuple[int, int]) -> dict[str, Any]:
         """The options of `PIL.Image.save` for a file of this kind that holds a picture of this size (width, height).
 
-        JPEG keeps the quantisation and the colour resolution of a JPEG source, WebP and TIFF whether the source is
-        lossless; others get quality 95 or a lossless packing.
+        A file packs pixels as a source of its kind does; others get quality 95 or a lossless packing.
         """
-        packing = self.packing.get(kind, DEFAULT_PACKING[kind])
+        packing = self.packing.get(kind, DEFAULT_PACKING.get(kind, {}))
         options: dict[str, Any] = {"icc_profile": self.icc_profile, **packing}
         if self.dpi is not None:
             options["dpi"] = self.dpi
@@ -120,13 +96,7 @@ class Metadata:
         return options | {"exif": packed, "xmp": xmp} if "xmp" in HELD[kind] else options
 
     def for_file(self, kind: str, mode: str, size: tuple[int, int]) -> tuple[Metadata, list[str]]:
-        """The part of it that a file of this kind can hold and that is true of its pixels; what is left out, in words.
-
-        Args:
-            kind: Pillow's name of the format.
-            mode: of the picture: L, LA, RGB or RGBA.
-            size: of the picture.
-        """
+        """The part that a file of this kind can hold and that is true of its pixels; what is left out, in words."""
         without = [name for name in WORDS if name != "packing" and getattr(self, name) and name not in HELD[kind]]
         space = b"GRAY" if mode in ("L", "LA") and kind != "WEBP" else b"RGB "
         if self.icc_profile and len(self.icc_profile) >= 128 and self.icc_profile[16:20] != space:
@@ -142,10 +112,9 @@ class Metadata:
         """The pieces that Pillow can write, each tried with a small picture; those that it can't, in words."""
         without: list[str] = []
         for name in WORDS:
-            probe = Image.new(mode, (16, 16))
             try:
-                alone = Metadata(**{name: getattr(self, name)})
-                probe.save(BytesIO(), kind, **alone.options(kind, probe.size))
+                options = Metadata(**{name: getattr(self, name)}).options(kind, (16, 16))
+                Image.new(mode, (16, 16)).save(BytesIO(), kind, **options)
             except Exception:  # Pillow raises anything, by the value
                 without.append(name)
         return self._without(without), [WORDS[name] for name in without]
@@ -156,11 +125,9 @@ class Metadata:
 
     def _too_long(self, size: tuple[int, int]) -> list[str]:
         """The pieces that are too long for a JPEG; the mark stays without the rest of XMP."""
-        try:
-            packed = self._exif(size).tobytes() if self.exif else b""
-        except Exception:  # `storable` finds it
-            packed = b""
-        longer = {"exif": len(packed), "xmp": len(self._xmp()), "comment": len(self.comment)}
+        longer = {"xmp": len(self._xmp()), "comment": len(self.comment)}
+        with suppress(Exception):  # `storable` finds it
+            longer["exif"] = len(self._exif(size).tobytes()) if self.exif else 0
         return [name for name, length in longer.items() if length > MAX_IN_JPEG]
 
     def _xmp(self) -> bytes:
@@ -201,11 +168,7 @@ def _is_safe(tag: int, value: Any) -> bool:
 
 
 def open_with_metadata(path: Path) -> tuple[Image.Image, Metadata]:
-    """Gives the picture in a file, upright and of 8 bits (L, LA, RGB or RGBA), and its metadata.
-
-    Raises:
-        ImageError: no such file, no picture, a truncated, tiny or too large one; the path is named.
-    """
+    """Gives the picture in a file, upright and of 8 bits (L, LA, RGB or RGBA), and its metadata; see `open_file`."""
     picture = open_picture(path)
     with path.open("rb") as file, opened(file) as header:
         return picture, _read(header, picture, path)
@@ -214,21 +177,21 @@ def open_with_metadata(path: Path) -> tuple[Image.Image, Metadata]:
 def _read(header: Image.Image, picture: Image.Image, path: Path) -> Metadata:
     kind = "JPEG" if header.format == "MPO" else header.format or ""
     left_out: list[str] = []
-    try:
-        exif = _upright((header if kind == "TIFF" else picture).getexif())  # a PNG's may come after the pixels
-    except Exception:  # Pillow raises anything; EXIF that can't be read is not worth a picture
-        exif = b""
-        left_out.append(WORDS["exif"])
-    try:
-        xmp = xmp_text.clean(picture.info.get("xmp") or header.info.get("xmp") or "").encode()
-    except ValueError:
-        xmp = b""
-        left_out.append(WORDS["xmp"])
+
+    def read(name: str, get: Callable[[], bytes]) -> bytes:
+        try:
+            return get()
+        except Exception:  # Pillow raises anything; what can't be read is not worth a picture
+            left_out.append(WORDS[name])
+            return b""
+
+    exif = read("exif", lambda: _upright((header if kind == "TIFF" else picture).getexif()))  # a PNG's may come late
+    xmp = read("xmp", lambda: xmp_text.clean(picture.info.get("xmp") or header.info.get("xmp") or "").encode())
     packings = {"JPEG": _jpeg_packing, "WEBP": _webp_packing, "TIFF": _tiff_packing}
-    try:
-        packing = packings[kind](header, path) if kind in packings else {}
-    except Exception:  # the pixels could be read without
-        packing = {}
+    packing = {}
+    if kind in packings:
+        with suppress(Exception):  # the pixels could be read without
+            packing = packings[kind](header, path)
     profile, comment = (header.info.get(name) for name in ("icc_profile", "comment"))
     dpi = _dpi(header.info.get("dpi"))
     if dpi is None and "dpi" in header.info:

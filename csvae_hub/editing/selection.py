@@ -17,22 +17,14 @@ Which: TypeAlias = Literal["largest", "all"] | int
 
 
 def check_which(which: Any) -> None:
-    """Checks what a caller gave for `Which`.
-
-    Raises:
-        ValueError: it is none of them.
-    """
+    """Raises ValueError for what is none of `Which`."""
     is_number = isinstance(which, int | np.integer) and not isinstance(which, bool) and which >= 0
     if not is_number and not (isinstance(which, str) and which in ("largest", "all")):
         raise ValueError(f"face: expected 'largest', 'all' or a number from 0, got {which!r}")
 
 
 def faces_of(landmarks: ArrayLike) -> list[Face]:
-    """Gives the faces with given landmarks, (5, 2) of one or (F, 5, 2) of several, in their order.
-
-    Raises:
-        FaceError: they can't be those of faces.
-    """
+    """Gives the faces with given landmarks, (5, 2) of one or (F, 5, 2) of several, in their order."""
     try:
         several = np.asarray(landmarks, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -46,17 +38,7 @@ def faces_of(landmarks: ArrayLike) -> list[Face]:
 
 
 def chosen(faces: Sequence[Face], which: Which, photo: tuple[int, int]) -> tuple[list[Face], list[tuple[Face, str]]]:
-    """Gives the faces to edit, and those of "all" that can't be edited, each with the reason.
-
-    Args:
-        faces: those in the photo; numbers count in their order.
-        which: the wished ones.
-        photo: width and height in pixels.
-
-    Raises:
-        NoFaceError: there are none.
-        FaceError: no such face, or it can't be edited: too small, cut by the border, impossible landmarks.
-    """
+    """Gives the faces to edit in a photo (width, height), and those of "all" that can't be, each with the reason."""
     if not faces:
         raise NoFaceError(
             f"no face found in this photo of {photo[0]}×{photo[1]} pixels: give its five landmarks, edit it as a face"
@@ -78,13 +60,11 @@ def chosen(faces: Sequence[Face], which: Which, photo: tuple[int, int]) -> tuple
 
 
 def _usable(faces: Sequence[Face], photo: tuple[int, int]) -> tuple[list[Face], list[tuple[Face, str]]]:
-    reasons = [_unusable(face, photo) for face in faces]
-    usable = [face for face, reason in zip(faces, reasons, strict=True) if not reason]
-    skipped = [(face, reason) for face, reason in zip(faces, reasons, strict=True) if reason]
-    if not usable:
-        numbered = "; ".join(f"face {i}: {reason}" for i, reason in enumerate(reasons))
-        raise FaceError(reasons[0] if len(faces) == 1 else f"none of {len(faces)} faces can be edited: {numbered}")
-    return usable, skipped
+    checked = [(face, _unusable(face, photo)) for face in faces]
+    if usable := [face for face, reason in checked if not reason]:
+        return usable, [(face, reason) for face, reason in checked if reason]
+    numbered = "; ".join(f"face {i}: {reason}" for i, (_, reason) in enumerate(checked))
+    raise FaceError(checked[0][1] if len(faces) == 1 else f"none of {len(faces)} faces can be edited: {numbered}")
 
 
 def _unusable(face: Face, photo: tuple[int, int]) -> str:

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from PIL import Image
-
 from csvae_hub import __version__
 from csvae_hub.opening import opened
 
@@ -42,8 +40,7 @@ _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 def clean(xmp: object) -> str:
     """Gives XMP that is true of an edited, upright picture: no thumbnails, gain maps, clips, or other orientation.
 
-    Raises:
-        ValueError: it is no UTF-8, or too long.
+    It raises ValueError for what is no UTF-8 or too long.
     """
     text = xmp.decode("utf-8") if isinstance(xmp, bytes) else str(xmp)
     if len(text) > MAX_BYTES:
@@ -67,10 +64,11 @@ def marked(xmp: str, parameters: str) -> str:
     for prefix in {"Iptc4xmpExt", *_prefixes(xmp, {_IPTC})}:
         xmp = re.sub(rf"""\s{re.escape(prefix)}:DigitalSourceType\s*=\s*(?:"[^"]*"|'[^']*')""", "", xmp)
         xmp = _without(xmp, f"{re.escape(prefix)}:DigitalSourceType")
+    parameters = escape("".join(letter if letter.isprintable() else " " for letter in parameters))
     event = (
         f'<rdf:li rdf:parseType="Resource" xmlns:stEvt="{_EVENT}"><stEvt:action>edited</stEvt:action>'
         f"<stEvt:softwareAgent>{_AGENT}</stEvt:softwareAgent>"
-        f"<stEvt:parameters>{_escaped(parameters)}</stEvt:parameters></rdf:li>"
+        f"<stEvt:parameters>{parameters}</stEvt:parameters></rdf:li>"
     )
     earlier = xmp.find(":History")
     end = xmp.find("</rdf:Seq>", earlier) if earlier >= 0 else -1
@@ -101,7 +99,10 @@ def read_mark(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         ImageError: it has too many pixels.
     """
     with Path(path).open("rb") as file, opened(file) as picture:
-        xmp = _xmp_of(picture)
+        if picture.format == "PNG":
+            picture.load()  # the text may come after the pixels
+        xmp = picture.info.get("xmp", b"")
+    xmp = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
     source = re.search(r"DigitalSourceType>([^<]{0,200})<", xmp)
     if source is None:
         return None
@@ -114,18 +115,10 @@ def read_mark(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return {"digital_source_type": source[1], "edits": edits}
 
 
-def _xmp_of(picture: Image.Image) -> str:
-    if picture.format == "PNG":
-        picture.load()  # the text may come after the pixels
-    xmp = picture.info.get("xmp", b"")
-    return xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-
-
 def _prefixes(xmp: str, namespaces: set[str]) -> Iterator[str]:
     """The prefixes that XMP declares for some namespaces."""
-    for prefix, namespace in re.findall(r"""\sxmlns:([\w.-]+)\s*=\s*["']([^"'<>]*)["']""", xmp):
-        if namespace in namespaces:
-            yield prefix
+    declared = re.findall(r"""\sxmlns:([\w.-]+)\s*=\s*["']([^"'<>]*)["']""", xmp)
+    return (prefix for prefix, namespace in declared if namespace in namespaces)
 
 
 def _without(xmp: str, tag: str) -> str:
@@ -151,7 +144,3 @@ def _said(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return "taken from a picture"
-
-
-def _escaped(text: str) -> str:
-    return escape("".join(letter if letter.isprintable() else " " for letter in text))

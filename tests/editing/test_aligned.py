@@ -13,13 +13,15 @@ FACES = SyntheticFaces(3, seed=1, image_size=32)
 
 
 def model_of():
+    """A tiny model whose edits are strong enough to see."""
     torch.manual_seed(0)
     backbone = BackboneConfig(width=4, features=8)
-    model = create_model(ModelConfig(FACES.attributes, shape=(3, 32, 32), z_dim=4, backbone=backbone)).eval()
+    model = create_model(ModelConfig(FACES.attributes, shape=(3, 32, 32), z_dim=4, backbone=backbone))
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(2)  # else its edits are too small to be seen, and the photos stay as they are
-    return model
+        for parameter in (*model.parameters(), model.class_means):
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        model.q_y[-1].bias -= 20  # no face has an attribute already
+    return model.eval()
 
 
 def test_without_values_the_pictures_are_enlarged():
