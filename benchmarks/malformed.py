@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
-import resource
 import struct
 import subprocess
 import sys
@@ -110,14 +110,19 @@ def edit(folder: Path, model: Path, output: Path) -> dict[str, object]:
     csvae = [sys.executable, "-W", "ignore", "-c", "from csvae_hub.cli import main; main()"]
     command = [*csvae, "edit", folder, "Smiling=1", "-o", output]
     began = time.monotonic()
-    run = subprocess.run(
-        [*command, "--aligned", "--model", model, "--device", "cpu", "--json"], capture_output=True, text=True
-    )
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    result = {"exit": run.returncode, "seconds": round(time.monotonic() - began, 1), "peak_mb": round(peak)}
-    if run.returncode not in (0, 1) or "Traceback" in run.stderr:
-        return result | {"crashed": run.stderr[-2000:]}
-    report = json.loads(run.stdout)
+    command += ["--aligned", "--model", model, "--device", "cpu", "--json"]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err)
+        _, status, usage = os.wait4(process.pid, 0)  # the peak of this child alone
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        stdout, stderr = out.read(), err.read()
+    seconds, peak = round(time.monotonic() - began, 1), round(usage.ru_maxrss / 1024)
+    result = {"exit": code, "seconds": seconds, "peak_mb": peak}
+    if code not in (0, 1) or "Traceback" in stderr:
+        return result | {"crashed": stderr[-2000:]}
+    report = json.loads(stdout)
     named = [failure["error"].startswith(failure["input"]) for failure in report["failed"]]
     return result | {"edited": len(report["edited"]), "failed": len(named), "unnamed": named.count(False)}
 

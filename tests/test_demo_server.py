@@ -138,7 +138,11 @@ def test_what_is_no_json_is_a_bad_request(body):
 
 
 def test_old_files_go_and_young_ones_stay(tmp_path):
-    old, young, outside = tmp_path / "a/old.jpg", tmp_path / "b/young.jpg", tmp_path.with_name(f"{tmp_path.name}-outside")
+    old, young, outside = (
+        tmp_path / "a/old.jpg",
+        tmp_path / "b/young.jpg",
+        tmp_path.with_name(f"{tmp_path.name}-outside"),
+    )
     outside.mkdir()
     for path in (old, young, outside / "kept"):
         path.parent.mkdir(exist_ok=True)
