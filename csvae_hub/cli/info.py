@@ -1,6 +1,8 @@
-"""`csvae info`: one model and its figures."""
+"""`csvae info`: one model and its figures, or the mark of an edited photo."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import click
 
@@ -11,10 +13,13 @@ from csvae_hub.cli.common import echo, echo_lines, json_option, print_json
 @click.argument("model_name", metavar="MODEL")
 @json_option
 def command(model_name: str, as_json: bool) -> None:
-    """Show the config of MODEL, and its figures where it was measured.
+    """Show the config of MODEL, and its figures where it was measured; or, of a picture, its mark as an edited one.
 
     Checks the JSON files as loading does. Does not read the weights.
     """
+    if Path(model_name).is_file():
+        _show_mark(Path(model_name), as_json)
+        return
     from csvae_hub import hub
 
     folder = hub.resolve(model_name)
@@ -36,3 +41,20 @@ def command(model_name: str, as_json: bool) -> None:
     from csvae_hub.hub.card_tables import figures
 
     echo_lines(figures(content["evaluation"], config.attributes))
+
+
+def _show_mark(photo: Path, as_json: bool) -> None:
+    from csvae_hub.editing import read_mark
+
+    try:
+        mark = read_mark(photo)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        print_json({"photo": str(photo), "mark": mark})
+    elif mark is None:
+        echo("mark        none: nothing says that this picture was edited here")
+    else:
+        echo(f"mark        {mark['digital_source_type']}")
+        for edit in mark["edits"]:
+            echo(f"edited by   {edit['software']}: {edit['parameters']}")

@@ -88,3 +88,22 @@ def test_info_reads_no_file_that_a_link_leads_to(run, model, tmp_path, file):
         result = run("info", model, *options, code=1)
         assert "is a symbolic link to" in result.stderr
         assert "hunter2" not in result.output
+
+
+def test_info_reads_the_mark_of_an_edited_photo(run, weights, folder):
+    edit = ("edit", folder / "0.png", "Smiling=3", "--aligned", "--model", weights, "-o")
+    run(*edit, "edited.png")
+    run(*edit, "unmarked.png", "--no-mark")
+    shown = run("info", "edited.png").stdout
+    assert "compositeWithTrainedAlgorithmicMedia" in shown
+    assert "Smiling" in shown
+    assert json.loads(run("info", "edited.png", "--json").stdout)["mark"]["edits"]
+    for plain in ("unmarked.png", folder / "0.png"):
+        assert "mark        none" in run("info", plain).stdout
+
+
+def test_info_of_a_file_that_is_no_picture_says_so(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    result = run("info", tmp_path / "notes.txt", code=1)
+    assert "notes.txt" in result.stderr or "cannot identify" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -176,7 +176,8 @@ def test_a_wrong_override_is_named(small, overrides, words):
 
 def test_an_unknown_recipe_is_answered_with_the_nearest_and_all():
     with pytest.raises(
-        ConfigError, match=r"no recipe 'celeba64': did you mean 'celeba-64'\? Expected one of celeba-128, celeba-64, paper-celeba"
+        ConfigError,
+        match=r"no recipe 'celeba64': did you mean 'celeba-64'\? Expected one of celeba-128, celeba-64, paper-celeba",
     ):
         load_recipe("celeba64")
 
