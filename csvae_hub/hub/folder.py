@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -197,14 +199,29 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a temporary path beside `path`. At the end the file there replaces `path`; after an error it is deleted."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    """Gives a temporary path beside `path`. At the end the file there replaces `path`; after an error it is deleted.
+
+    The mode of a file that is replaced is kept. Of a symbolic link the target is replaced.
+    """
+    path = Path(os.path.realpath(path))
+    _clear(path.parent)
+    temporary = path.with_name(f".csvae-{uuid4().hex}.tmp")
     try:
         yield temporary
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o7777)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@cache
+def _clear(folder: Path) -> None:
+    """Deletes, once a process, temporaries that a killed process left in a folder more than an hour ago."""
+    for left_over in folder.glob(".csvae-*.tmp"):
+        with suppress(OSError):
+            if time.time() - left_over.stat().st_mtime > 3600:
+                left_over.unlink()
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -358,3 +358,34 @@ def test_a_config_of_today_is_left_as_it_is():
 def test_a_depth_from_a_stranger_can_t_take_memory(depth):
     with pytest.raises(ConfigError, match=r"^adversary_depth: expected 0 to 8, got "):
         hub.upgraded({**OLD, "adversary_depth": depth})
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".png", "字" * 83 + ".json"])
+def test_the_longest_names_can_be_replaced(tmp_path, name):
+    with hub.replacing(tmp_path / name) as temporary:
+        temporary.write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_replacing_keeps_the_mode_and_follows_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere/real.json", tmp_path / "link.json"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    with hub.replacing(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_temporaries_of_killed_processes_are_cleared(tmp_path):
+    old, young = tmp_path / ".csvae-old.tmp", tmp_path / ".csvae-young.tmp"
+    for path in (old, young):
+        path.write_text("left over")
+    os.utime(old, (0, 0))
+    with hub.replacing(tmp_path / "file") as temporary:
+        temporary.write_text("new")
+    assert not old.exists()
+    assert young.exists()
