@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,29 +166,22 @@ class AttributeModel(Pretrained, Model, ABC):
         """
         return self.edit(images, {name: value}, generator=generator)
 
-    @torch.no_grad()
     def edit(self, images: Any, values: Mapping[str, Value], *, generator: torch.Generator | None = None) -> Any:
         """Changes several attributes at once: `edit(images, {"Smiling": 0.7, "Hat": True})`; see `set_attribute`."""
         for name in values:
             self.index(name)
-        batch: ImageBatch | None = None
-        if isinstance(images, Latents):
-            latents = images
-        else:
-            latents, batch = self._encoded(images)
-        for name, value in values.items():
-            latents = self.edit_latents(latents, name, value, generator)
-        if isinstance(images, Latents):
-            return latents
-        return self._restored(self.decode(latents), batch)
+        with self._evaluating():
+            latents, batch = (images, None) if isinstance(images, Latents) else self._encoded(images)
+            for name, value in values.items():
+                latents = self.edit_latents(latents, name, value, generator)
+            return latents if isinstance(images, Latents) else self._restored(self.decode(latents), batch)
 
-    @torch.no_grad()
     def reconstruct(self, x: Any) -> Any:
         """decode(encode(x)), as the same kind of thing as x."""
-        latents, batch = self._encoded(x)
-        return self._restored(self.decode(latents), batch)
+        with self._evaluating():
+            latents, batch = self._encoded(x)
+            return self._restored(self.decode(latents), batch)
 
-    @torch.no_grad()
     def sample(self, n: int, y: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
         """N images (n, C, H, W) in [0, 1] from the prior.
 
@@ -206,12 +200,13 @@ class AttributeModel(Pretrained, Model, ABC):
             if tuple(y.shape) not in ((k,), (n, k)):
                 raise ValueError(f"y: expected shape ({k},) or ({n}, {k}), got {tuple(y.shape)}")
             y = y.to(self.device, torch.float32).expand(n, k)
-        return self.decode(self.prior_latents(n, y, generator))
+        with self._evaluating():
+            return self.decode(self.prior_latents(n, y, generator))
 
-    @torch.no_grad()
     def predict_attributes(self, images: Any) -> dict[str, Tensor]:
         """The probability (B,) of each attribute by q(y | x)."""
-        return dict(zip(self.attributes, self.posterior_y(self._tensor(images)[0]).mean.unbind(1), strict=True))
+        with self._evaluating():
+            return dict(zip(self.attributes, self.posterior_y(self._tensor(images)[0]).mean.unbind(1), strict=True))
 
     @torch.no_grad()
     def finalize(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -233,6 +228,19 @@ class AttributeModel(Pretrained, Model, ABC):
             total = member.T @ points[:, 0] if points.shape[1] == 1 else (points * member[..., None]).sum(0)
             kept = 1 - momentum * (count > 0).to(points)
             means[:, value] = kept * means[:, value] + (1 - kept) * total / count.clamp(min=1)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Without gradients and as in eval mode, whatever the mode; leaves each module's mode as it was."""
+        training = [module for module in self.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True
 
     # -- helpers for the members of the family --------------------------------------------------------------------
 
