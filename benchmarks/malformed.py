@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -107,22 +107,24 @@ def tiny_model(folder: Path) -> None:
 
 def edit(folder: Path, model: Path, output: Path) -> dict[str, object]:
     """Runs `csvae edit` on a folder, and gives what came of it."""
-    csvae = [sys.executable, "-W", "ignore", "-c", "from csvae_hub.cli import main; main()"]
-    command = [*csvae, "edit", folder, "Smiling=1", "-o", output]
-    began = time.monotonic()
-    command += ["--aligned", "--model", model, "--device", "cpu", "--json"]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)  # the peak of this child alone
-        process.returncode = code = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        stdout, stderr = out.read(), err.read()
-    seconds, peak = round(time.monotonic() - began, 1), round(usage.ru_maxrss / 1024)
-    result = {"exit": code, "seconds": seconds, "peak_mb": peak}
-    if code not in (0, 1) or "Traceback" in stderr:
-        return result | {"crashed": stderr[-2000:]}
-    report = json.loads(stdout)
+    with tempfile.TemporaryDirectory() as scratch:
+        status = Path(scratch) / "status"
+        code = (
+            "import atexit, pathlib; from csvae_hub.cli import main; "
+            "read = pathlib.Path('/proc/self/status').read_text; "
+            f"atexit.register(lambda: pathlib.Path({str(status)!r}).write_text(read())); main()"
+        )
+        command = [sys.executable, "-W", "ignore", "-c", code, "edit", folder, "Smiling=1", "-o", output]
+        command += ["--aligned", "--model", model, "--device", "cpu", "--json"]
+        began = time.monotonic()
+        run = subprocess.run(command, capture_output=True, text=True)
+        seconds = round(time.monotonic() - began, 1)
+        # not ru_maxrss, which begins with the parent's
+        peak = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
+    result = {"exit": run.returncode, "seconds": seconds, "peak_mb": round(int(peak[1]) / 1024) if peak else None}
+    if run.returncode not in (0, 1) or "Traceback" in run.stderr:
+        return result | {"crashed": run.stderr[-2000:]}
+    report = json.loads(run.stdout)
     named = [failure["error"].startswith(failure["input"]) for failure in report["failed"]]
     return result | {"edited": len(report["edited"]), "failed": len(named), "unnamed": named.count(False)}
 

@@ -158,6 +158,8 @@ def test_old_files_go_and_young_ones_stay(tmp_path):
 
 
 SERVER = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 import sys, tempfile
 from pathlib import Path
 from csvae_hub.demo import folder

@@ -23,6 +23,10 @@ KINDS = {
 def _on_the_cpu(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
     monkeypatch.setattr("csvae_hub.erasure.STEPS", 20)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # runs in subprocesses have one: the bits are to be the same
+    yield
+    torch.set_num_threads(threads)
 
 
 def _data(n=40, shape=(3, 16, 16)):
