@@ -45,7 +45,8 @@ def test_file_names_reach_the_terminal_escaped(run, weights, folder):
         run("edit", "photos", *common, f"{EVIL}=1", "-o", "out", code=2),
         run("sweep", "gone" + EVIL, "Smiling", "-o", "strip.png", code=2),
         run("sweep", EVIL, "Smiling", "--aligned", "--model", weights, "-o", EVIL.replace("a", "b", 1)),
-        run("info", EVIL, code=2),
+        run("info", "gone" + EVIL, code=2),
+        run("info", EVIL),
         run("train", "--recipe", EVIL, "-o", "run", code=2),
         run(EVIL, code=2),
     ]
