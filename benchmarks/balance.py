@@ -1,4 +1,4 @@
-"""Whether the adversary should count both classes alike where an attribute is rare: probes on z, both ways.
+"""Probes z where an attribute is rare and the adversary counts both classes alike, or does not.
 
     python benchmarks/balance.py -o docs/results/balance.json
 

@@ -1,4 +1,4 @@
-"""How quickly the page of `csvae demo` answers, in the server alone and from a slider to the picture in the browser.
+"""Measures how quickly the page of `csvae demo` answers, in the server alone and from a slider to the picture shown.
 
     python benchmarks/demo.py -o docs/results/demo.json --screenshot docs/images/demo.png
 

@@ -60,7 +60,7 @@ def load(folder: Path) -> AttributeModel:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one spoilt folder; `finding` says what is wrong with that, if anything is."""
+    """The outcome of one spoilt folder; `finding` says what is wrong with that, if anything is."""
 
     index: int
     words: str
@@ -105,7 +105,7 @@ class Judge:
         return Verdict(index, words, "finding" if finding else outcome, finding, seconds, growth)
 
     def check(self, model: AttributeModel, base: str, files: Files) -> tuple[str, str]:
-        """Whether a model is what its files say: outcome and finding."""
+        """Compares a model with its files: outcome and finding."""
         state, stored = model.state_dict(), tensors(files[hub.WEIGHTS])
         said = {name: json.loads(files[name]) for name in (hub.CONFIG, hub.PREPROCESSOR)}
         for name, fields, content in (
@@ -160,7 +160,7 @@ def _some(model: AttributeModel) -> Tensor:
 
 
 def _agrees(said: Any, has: Any) -> bool:
-    """Whether all that a JSON value says is so; what it leaves out has a default."""
+    """True where all that a JSON value says is so; the rest has a default."""
     if isinstance(said, dict) and isinstance(has, dict):
         return all(key in has and _agrees(value, has[key]) for key, value in said.items())
     return said == has

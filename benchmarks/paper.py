@@ -135,7 +135,7 @@ def run(
 def leakage_by_other_faces(
     model: AttributeModel, recipe: Recipe, splits: Sequence[AttributeData], seed: int
 ) -> dict[str, Any]:
-    """What probes find in z that are trained on as many faces which the model has not seen.
+    """Leakage by probes that are trained on as many faces, which the model has not seen.
 
     A model that was fitted to be silent on its own faces can say more on others.
     """

@@ -1,4 +1,4 @@
-"""How long `csvae edit` takes for a folder of photos, where the time goes, and whether its memory stays flat.
+"""Measures the time of `csvae edit` for a folder of photos, its parts, and the memory that it takes.
 
     python benchmarks/photos.py -o docs/results/photos.json
 

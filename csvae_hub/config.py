@@ -148,7 +148,7 @@ class AttributePrior:
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which registered backbone carries encoder and decoder, and its options.
+    """The name of the registered backbone that carries encoder and decoder, and its options.
 
     `package` is the distribution that brings a backbone from outside csvae-hub; a model fills it in.
     """

@@ -1,4 +1,4 @@
-"""What the library raises, and the words that help a user out: expected, got, remedy."""
+"""The errors of the library, with the words that help a user out: expected, got, remedy."""
 
 from __future__ import annotations
 

@@ -18,5 +18,5 @@ def printable(text: str) -> str:
 
 
 def is_printable(text: str) -> bool:
-    """Whether `printable` leaves a text as it is."""
+    """True where `printable` leaves a text as it is."""
     return _UNPRINTABLE.search(text) is None

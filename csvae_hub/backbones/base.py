@@ -1,4 +1,4 @@
-"""What a backbone is."""
+"""The abstract backbone."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _loaded(entry: EntryPoint) -> object:
-    """What an entry point stands for, if its module is imported already."""
+    """The object of an entry point, if its module is imported already."""
     found: object = sys.modules.get(entry.module)
     for name in entry.attr.split("."):
         found = getattr(found, name, None)

@@ -17,7 +17,7 @@ from csvae_hub.models import AttributeModel, Latents
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a picture: the error, if any; of a photo the number of edited faces, and why others were skipped.
+    """The outcome of a picture: the error, if any; of a photo the number of edited faces, and why others were skipped.
 
     `unchanged` names what an edit leaves as it is; `notes` say what else there is to say.
     """

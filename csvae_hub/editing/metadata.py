@@ -71,7 +71,7 @@ class Metadata:
     """The history of an edited photo; it comes with the digital source type: see `editing.xmp`."""
     packing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
-    """What could not be read, in words."""
+    """The parts that could not be read, in words."""
 
     def options(self, kind: str, size: tuple[int, int]) -> dict[str, Any]:
         """The options of `PIL.Image.save` for a file of this kind that holds a picture of this size (width, height).

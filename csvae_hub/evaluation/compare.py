@@ -69,7 +69,7 @@ def compare(
     put_back: Callable[[AttributeModel], PutBack] | None = None,
     photos: int = 300,
 ) -> dict[str, dict[str, Any]]:
-    """What `evaluate` gives for each of several models, by name, with the same judges and data.
+    """The results of `evaluate` for several models, by name, with the same judges and data.
 
     The arguments are those of `evaluate`. Judges are trained once.
 

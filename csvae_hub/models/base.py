@@ -1,4 +1,4 @@
-"""What each model of the family defines: abstract methods, and what a forward pass gives."""
+"""The abstract methods that each model of the family defines, and the result of a forward pass."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Model(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def condition_dim(config: ModelConfig) -> int:
-        """How many numbers the decoder reads beside z."""
+        """The number of values that the decoder reads beside z."""
 
     @abstractmethod
     def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:

@@ -1,4 +1,4 @@
-"""What an image is encoded to."""
+"""The code of an image."""
 
 from __future__ import annotations
 

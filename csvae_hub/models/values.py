@@ -1,4 +1,4 @@
-"""What an attribute can be set to, brought to few forms."""
+"""The values of an attribute, brought to few forms."""
 
 from __future__ import annotations
 

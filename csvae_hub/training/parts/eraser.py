@@ -1,4 +1,4 @@
-"""What a linear probe reads of y in E[z | x] is removed while the model learns."""
+"""Removes from E[z | x] what a linear probe reads of y, while the model learns."""
 
 from __future__ import annotations
 
