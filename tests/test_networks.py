@@ -72,9 +72,9 @@ def test_with_a_grid_z_is_read_from_the_map_behind_the_features(told):
     others = torch.cat([torch.randn(6, 7), features[:, 7:]], 1)
     assert torch.equal(head(others, y).mean, q.mean)
     moved = features.clone()
-    moved[:, 7:].unflatten(1, (3, 4, 4))[:, :, 0, 0] += 1  # a corner of the map
+    moved[:, 7:].unflatten(1, (3, 4, 4))[:, :, 0, 3] += 1  # a corner off the diagonal: rows are rows
     changed = (head(moved, y).mean != q.mean).all(0).unflatten(0, (2, 4, 4))
-    assert changed[:, :2, :2].all()
+    assert changed[:, :2, 2:].all()
     assert changed.sum() == 8  # a 3 × 3 convolution sees its neighbours
     assert torch.equal(head(features, 1 - y).mean, q.mean) != told
 

@@ -9,7 +9,7 @@ from csvae_hub.data import SyntheticFaces
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import WeightsError
 from csvae_hub.evaluation import Judges, attribute_change, classifier_metrics, train_judges
-from csvae_hub.evaluation.judges import judges_record
+from csvae_hub.evaluation.judges import doubt, judges_record
 
 
 class Sceptic:
@@ -38,6 +38,14 @@ def test_the_stricter_judge_counts(judges, faultless, make_halves):
         assert result["wished"] == result["worst"] < 0.03
         assert result["others"] > 0.9
         assert result["before"] < 0.03
+
+
+def test_one_judge_at_chance_is_enough_to_doubt():
+    labels = np.array([0, 1] * 50, dtype=np.float32)
+    knows, guesses = labels, np.full(100, 0.5, dtype=np.float32)
+    assert doubt(np.stack([knows, knows]), labels) is None
+    for scores in ([knows, guesses], [guesses, knows]):
+        assert "its ROC AUC on unedited pictures is 0.50" in str(doubt(np.stack(scores), labels))
 
 
 def test_they_are_unlike_and_live_in_one_folder(make_halves, tmp_path):
