@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from csvae_hub.evaluation import attribute_change, frechet_over_floor
+from csvae_hub.evaluation import Judges, attribute_change, frechet_over_floor
 from csvae_hub.evaluation.attribute_change import frechet_distance
 
 
@@ -44,3 +44,17 @@ def test_edits_that_look_like_no_picture_are_far_from_real_ones(faultless, judge
     data = make_halves(200, 5)
     near, far = (attribute_change(model, data, judges)["frechet_over_floor"] for model in (faultless(), Grey()))
     assert far > 3 * near
+
+
+def test_the_judge_that_finds_edits_farther_from_real_pictures_counts(judges, faultless, make_halves):
+    model, data = faultless(), make_halves(100, 5)
+
+    def ratios(members):
+        found = attribute_change(model, data, Judges(members))["attributes"]
+        return {
+            (name, to): found[name][to]["frechet_over_floor"] for name in found for to in ("to_present", "to_absent")
+        }
+
+    alone, both = [ratios([member]) for member in judges.members], ratios(judges.members)
+    assert any(first != pytest.approx(second) for first, second in zip(*(one.values() for one in alone), strict=True))
+    assert both == {key: pytest.approx(max(one[key] for one in alone)) for key in both}
