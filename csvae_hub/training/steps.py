@@ -17,7 +17,7 @@ from torch.distributions import Independent
 from torch.func import functional_call
 
 from csvae_hub import losses
-from csvae_hub.config import check_weights
+from csvae_hub.config import check, check_weights
 from csvae_hub.data.base import AttributeData
 from csvae_hub.models.base import Output
 from csvae_hub.models.editable import AttributeModel
@@ -169,6 +169,7 @@ class Objective(nn.Module):
         for part in self.parts:
             assert isinstance(part, Part)
             for name, term in part.terms(step).items():
+                check(name not in terms, f"the term {name!r} of a part", "a name that no other term has", name)
                 terms[name] = term
                 weights[name] = getattr(part.options, name, getattr(part.options, "weight", 1.0))
         return torch.stack([weights[name] * term.mean() for name, term in terms.items()]).sum(), step

@@ -11,7 +11,7 @@ import torch
 from csvae_hub import losses
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
-from csvae_hub.training.steps import Objective, ObjectiveConfig, Part, asked
+from csvae_hub.training.steps import Objective, ObjectiveConfig, Part, Weighted, asked
 
 EVERY_PART = {
     "balanced": {},
@@ -244,3 +244,18 @@ def test_weights_are_numbers_of_0_or_more(name, value):
 
 def test_every_model_of_the_family_has_a_case_here():
     assert {kind.get("kind", "csvae") for kind in KINDS.values()} == set(list_models())
+
+
+def test_a_part_can_not_take_the_name_of_another_term(build, batch):
+    class Greedy(Part):
+        Options = Weighted
+
+        def terms(self, step):
+            return {"kl_z": step.terms["kl_z"]}
+
+    objective = build()
+    objective.parts.append(Greedy(Weighted(), objective))
+    with pytest.raises(
+        ConfigError, match=r"^the term 'kl_z' of a part: expected a name that no other term has, got 'kl_z"
+    ):
+        objective.generative_step(*batch(objective))
