@@ -93,7 +93,7 @@ def test_every_part_has_options_and_is_used_by_a_recipe():
 
 
 def test_options_that_are_made_already_are_kept_and_the_caller_s_table_is_left_as_it_is():
-    options, table = critic.Options(realism=2.0), {"weight": 3.0}
+    options, table = critic.Options(weight=2.0), {"weight": 3.0}
     given = {"critic": options, "confusion": table}
     recipe = Recipe(load_recipe("celeba-64").model, parts=given)
     assert recipe.parts == {"critic": options, "confusion": Weighted(weight=3.0)}
@@ -126,7 +126,7 @@ def test_overrides_are_tomls_values_or_text(small):
         "data.source": "some/folder",
         "parts.confusion.weight": "5",
         "parts.balanced": "{}",
-        "parts.critic.realism": "1",
+        "parts.critic.weight": "1",
     }
     recipe = load_recipe(small, overrides)
     assert (recipe.trainer.epochs, recipe.trainer.learning_rate) == (3, 5e-4)
@@ -137,7 +137,7 @@ def test_overrides_are_tomls_values_or_text(small):
     assert recipe.parts == {
         "balanced": NoOptions(),
         "confusion": Weighted(weight=5.0),
-        "critic": critic.Options(realism=1.0),
+        "critic": critic.Options(weight=1.0),
         "stronger_adversary": stronger_adversary.Options(),
     }
 
@@ -152,17 +152,15 @@ def test_overrides_are_tomls_values_or_text(small):
         ({"epochs": "3"}, r"'epochs': expected TABLE\.FIELD=VALUE such as trainer\.epochs=3"),
         ({"trainer.epochs.x": "3"}, r"'trainer\.epochs\.x': 'epochs' is a value, not a table: it has no field 'x'"),
         ({"guide.width": "0"}, r"unknown key 'guide': remove it\. Known here: model, objective, trainer, data, parts"),
-        ({"parts.critik.realism": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, confusion, "),
+        ({"parts.critik.weight": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, confusion, "),
         ({"parts.critik": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, confusion, critic"),
         ({"parts._common.x": "1"}, r"unknown part '_common':.* Known: balanced, confusion, critic, eraser, flow"),
-        ({"parts.critic.realizm": "1"}, r"unknown key 'parts\.critic\.realizm': did you mean 'realism'\?"),
-        ({"parts.critic.realism": "much"}, r"parts\.critic\.realism: expected float, got 'much'"),
+        ({"parts.critic.wait": "1"}, r"unknown key 'parts\.critic\.wait': did you mean 'weight'\?"),
+        ({"parts.critic.weight": "much"}, r"parts\.critic\.weight: expected float, got 'much'"),
         ({"parts.critic": "true"}, r"parts\.critic: expected an object of named fields, got bool"),
         ({"parts.confusion.weight": "-1"}, r"parts\.confusion\.weight: expected a number of 0 or more, got -1.0"),
         ({"parts.invariance.weight": "nan"}, r"parts\.invariance\.weight: expected a number of 0 or more, got nan"),
-        ({"parts.critic.realism": "inf"}, r"parts\.critic\.realism: expected a number of 0 or more, got inf"),
-        ({"parts.critic.matching": "-1"}, r"parts\.critic\.matching: expected a number of 0 or more, got -1.0"),
-        ({"parts.critic.locality": "-1"}, r"parts\.critic\.locality: expected a number of 0 or more, got -1.0"),
+        ({"parts.critic.weight": "inf"}, r"parts\.critic\.weight: expected a number of 0 or more, got inf"),
         ({"parts.rest.weight": "-1"}, r"parts\.rest\.weight: expected a number of 0 or more, got -1.0"),
         ({"parts.balanced.weight": "1"}, r"unknown key 'parts\.balanced\.weight': remove it"),
         ({"parts.rest.epochs": "0"}, r"parts\.rest\.epochs: expected 1 or more, got 0"),

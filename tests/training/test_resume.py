@@ -167,8 +167,8 @@ def test_another_run_s_checkpoint_is_refused_and_the_field_named(tmp_path):
             r"^trainer\.epochs: .* made with 3, this run has 4: ",
         ),
         (
-            {**then, "parts": {"critic": {"realism": 1.0}}},
-            r"^parts\.critic\.realism: .* made with None, this run has 1",
+            {**then, "parts": {"critic": {"weight": 1.0}}},
+            r"^parts\.critic\.weight: .* made with None, this run has 1",
         ),
         ({"trainer": {"betas": (0.9, 0.99)}}, r"^trainer\.epochs: .* made with 3, this run has None: keep the value"),
     ):

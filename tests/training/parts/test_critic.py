@@ -8,9 +8,10 @@ import torch.nn.functional as F
 
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
-from csvae_hub.training.parts.critic import BETAS, LEARNING_RATE, R1, R1_EVERY, Network
+from csvae_hub.training.parts.critic import BETAS, LEARNING_RATE, R1, R1_EVERY, Network, exclusions
 
 GRIDS = {"a vector": {}, "a grid": {"z_grid": 4, "z_dim": 32}}
+TERMS = ("realism", "recognition", "matching", "locality")
 
 
 @pytest.fixture
@@ -36,8 +37,8 @@ def test_the_critic_learns_in_its_own_minimisation_alone(build, batch, state, ch
     before = state(objective)
     loss, step = objective.generative_step(*batch(objective, 6))
     loss.backward()
-    assert {"realism", "matching", "locality"} < step.terms.keys()
-    assert all(step.terms[name].shape == (6,) for name in ("realism", "matching", "locality"))
+    assert set(TERMS) < step.terms.keys()
+    assert all(step.terms[name].shape == (6,) for name in TERMS)
     assert not {name for name in trained(objective) if name.startswith("parts")}
     assert {"model.q_z.head.weight", "model.backbone.pixels.weight"} <= trained(objective)
     assert not {name for name in changed(before, objective) if name.startswith("parts")}
@@ -55,7 +56,7 @@ def test_the_critic_s_loss_is_its_equation(objective, batch):
     part, game = part_of(objective), game_of(objective)
     part.steps.fill_(1)  # a step without the penalty
     _, step = objective.generative_step(*batch(objective, 8))
-    (edit, edited), x, y, net = part.edited, step.x, step.out.y, part.net
+    (rows, wished, edited), x, y, net = part.edited, step.x, step.out.y, part.net
 
     def score(pictures, attributes):
         return net(pictures, attributes)[0]
@@ -63,13 +64,14 @@ def test_the_critic_s_loss_is_its_equation(objective, batch):
     expected = (
         F.softplus(-score(x, y)).mean()
         + 0.3 * F.softplus(score(step.out.p_x.mean, y)[:4]).mean()
-        + 0.5 * F.softplus(score(edited, edit.wished)).mean()
-        + 0.2 * F.softplus(score(x[edit.rows[4:]], edit.wished[4:])).mean()
+        + 0.5 * F.softplus(score(edited, wished)).mean()
+        + 0.2 * F.softplus(score(x[rows[4:]], wished[4:])).mean()
+        + F.binary_cross_entropy_with_logits(net(x, y)[1], y)
     )
     (loss,) = game.losses(step)
     torch.testing.assert_close(loss, expected)
     assert (game.weight, game.betas, game.learning_rate) == (1.0, BETAS, LEARNING_RATE)
-    assert (edit.wished[4:] != y[edit.rows[4:]]).any(1).all()  # what the pictures beside them are not
+    assert (wished[4:] != y[rows[4:]]).any(1).all()  # what the pictures beside them are not
 
 
 def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(objective, batch):
@@ -90,15 +92,17 @@ def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(object
 def test_the_model_s_terms_are_their_equations(objective, batch):
     part, model = part_of(objective), objective.model
     _, step = objective.generative_step(*batch(objective, 8))
-    (edit, edited), y, decoded = part.edited, step.out.y, step.out.p_x.mean
-    score, of_decoded = part.net(decoded, y)
-    of_edited, of_real = part.net(edited, edit.wished)[0], part.net(step.x, y)[1]
+    (rows, wished, edited), y, decoded = part.edited, step.out.y, step.out.p_x.mean
+    score, _, of_decoded = part.net(decoded, y)
+    (of_edited, logits, _), of_real = part.net(edited, wished), part.net(step.x, y)[2]
     torch.testing.assert_close(step.terms["realism"], 0.5 * F.softplus(-score) + F.softplus(-of_edited))
+    surprise = F.binary_cross_entropy_with_logits(logits, wished, reduction="none").sum(1)
+    torch.testing.assert_close(step.terms["recognition"], 0.5 * surprise)
     distances = [(a - b).abs().flatten(1).mean(1) for a, b in zip(of_decoded, of_real, strict=True)]
-    torch.testing.assert_close(step.terms["matching"], torch.stack(distances).mean(0))
-    again = model.q_z(model.backbone.encode(edited), edit.wished).mean
-    moved = (again - step.out.z[edit.rows]).square().mean(1)
-    expected = (edited - decoded[edit.rows]).abs().flatten(1).mean(1) + 0.1 * moved
+    torch.testing.assert_close(step.terms["matching"], 5 * torch.stack(distances).mean(0))
+    again = model.q_z(model.backbone.encode(edited), wished).mean
+    moved = (again - step.out.z[rows]).square().mean(1)
+    expected = (edited - decoded[rows]).abs().flatten(1).mean(1) + 0.1 * moved
     torch.testing.assert_close(step.terms["locality"], expected)
 
 
@@ -131,8 +135,10 @@ def test_the_critic_learns_to_tell_and_the_model_to_be_taken_for_real(build, bat
 def test_a_score_depends_on_the_attributes():
     torch.manual_seed(0)
     net, x, y = Network(3, 16, 3), torch.rand(4, 3, 16, 16), torch.randint(2, (4, 3)).float()
-    score, features = net(x, y)
-    other, same = net(x, 1 - y)
+    score, logits, features = net(x, y)
+    other, same_logits, same = net(x, 1 - y)
+    assert logits.shape == (4, 3)
+    assert torch.equal(logits, same_logits)
     assert score.shape == (4,)
     assert (score != other).all()
     assert all(torch.equal(a, b) for a, b in zip(features, same, strict=True))
@@ -148,3 +154,38 @@ def test_the_critic_changes_the_momentum_of_the_model_s_optimiser(build):
 def test_a_critic_needs_pictures(build):
     with pytest.raises(ConfigError, match=r"^parts\.critic: expected a model of pictures, got \(5,\)$"):
         build(parts={"critic": {}}, data="vectors")
+
+
+def test_attributes_that_hardly_occur_together_exclude_one_another():
+    black, blond = torch.zeros(200), torch.zeros(200)
+    black[:100], blond[99:160] = 1, 1
+    smiling = (torch.arange(200) % 2).float()
+    found = exclusions(torch.stack([black, blond, smiling], 1))
+    assert found.shape == (3, 2, 3, 2)
+    pairs = {(i, a, j, b) for i, a, j, b in found.nonzero().tolist() if i != j}
+    assert pairs == {(0, 1, 1, 1), (1, 1, 0, 1)}
+    unknown = torch.stack([black, blond.masked_fill(blond == 1, torch.nan)], 1)
+    assert (1, 1) not in {(i, a) for i, a, j, _ in exclusions(unknown).nonzero().tolist() if i != j}
+
+
+def test_what_does_not_go_with_the_switched_attribute_counts_as_a_half(objective, batch):
+    part = part_of(objective)
+    part.exclusions.zero_()
+    part.exclusions[0, 1, 1, 1] = True  # who smiles wears no hat
+    _, step = objective.generative_step(*batch(objective, 60, missing=0.0))
+    rows, wished, _ = part.edited
+    before = step.out.y[rows]
+    smile = (before[:, 0] == 0) & (wished[:, 0] == 1)
+    assert torch.equal(wished == 0.5, (smile & (before[:, 1] == 1))[:, None] & torch.tensor([False, True, False]))
+    assert (wished == 0.5).any()
+    y = wished.masked_fill(wished == 0.5, 1.0)
+    logits = part.net(part.edited[2], wished)[1]
+    terms = F.binary_cross_entropy_with_logits(logits, y, reduction="none") * (wished != 0.5)
+    torch.testing.assert_close(step.terms["recognition"], 0.5 * terms.sum(1))
+
+
+def test_a_critic_needs_the_training_data(build):
+    from csvae_hub.training.steps import Objective
+
+    with pytest.raises(ConfigError, match=r"^parts\.critic: expected training data"):
+        Objective(build().model, None, [(type(part_of(build(parts={"critic": {}}))), None)])
