@@ -27,6 +27,8 @@ DECODED, EDITED, WRONG = 0.3, 0.5, 0.2
 """Shares of the three kinds of fakes in the critic's loss: decoded, edited, real with wrong attributes."""
 RECOGNITION, MATCHING = 0.5, 5.0
 """Shares of these two of the model's terms, beside 1 of realism and locality."""
+RISE = 500
+"""Batches over which the weight of the model's terms rises from 0: a critic that knows nothing leads astray."""
 NEVER = 0.02
 """Attributes that fewer than this share of the pictures of a class have do not go with the class."""
 
@@ -117,12 +119,14 @@ class Critic(Part):
             *_, of_real = self.net(step.x, y)
         distances = [_per_example(f[:batch] - r) for f, r in zip(features, of_real, strict=True)]
         again = model.q_z(model.backbone.encode(edited), edit.wished).mean
-        return {
+        terms = {
             "realism": 0.5 * F.softplus(-score[:batch]) + F.softplus(-score[batch:]),
             "recognition": RECOGNITION * _cross_entropy(logits[batch:], wished),
             "matching": MATCHING * torch.stack(distances).mean(0),
             "locality": _per_example(edited - decoded[rows]) + 0.1 * (again - edit.latents.z.detach()).square().mean(1),
         }
+        rise = (self.steps / RISE).clamp(max=1)
+        return {name: rise * term for name, term in terms.items()}
 
     def losses(self, step: Step) -> Iterator[Tensor]:
         """The critic's loss on the pictures of a generative step."""

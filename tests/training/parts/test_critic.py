@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
-from csvae_hub.training.parts.critic import BETAS, LEARNING_RATE, R1, R1_EVERY, Network, exclusions
+from csvae_hub.training.parts.critic import BETAS, LEARNING_RATE, R1, R1_EVERY, RISE, Network, exclusions
 
 GRIDS = {"a vector": {}, "a grid": {"z_grid": 4, "z_dim": 32}}
 TERMS = ("realism", "recognition", "matching", "locality")
@@ -91,6 +91,7 @@ def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(object
 
 def test_the_model_s_terms_are_their_equations(objective, batch):
     part, model = part_of(objective), objective.model
+    part.steps.fill_(RISE + 1)
     _, step = objective.generative_step(*batch(objective, 8))
     (rows, wished, edited), y, decoded = part.edited, step.out.y, step.out.p_x.mean
     score, _, of_decoded = part.net(decoded, y)
@@ -109,13 +110,13 @@ def test_the_model_s_terms_are_their_equations(objective, batch):
 def test_the_critic_learns_to_tell_and_the_model_to_be_taken_for_real(build, batch):
     objective = build(parts={"critic": {}})
     game, x_y = game_of(objective), batch(objective, 16, missing=0.0)
+    part_of(objective).steps.fill_(RISE + 1)
     _, step = objective.generative_step(*x_y)
-    part_of(objective).steps.fill_(1)
     optimizer = torch.optim.Adam(game.parameters, 1e-3)
     losses = []
     for _ in range(30):
         optimizer.zero_grad()
-        part_of(objective).steps.fill_(1)
+        part_of(objective).steps.fill_(RISE + 1)
         (loss,) = game.losses(step)
         loss.backward()
         optimizer.step()
@@ -156,6 +157,18 @@ def test_a_critic_needs_pictures(build):
         build(parts={"critic": {}}, data="vectors")
 
 
+def test_the_model_s_terms_rise_over_the_first_batches(objective, batch):
+    part, x_y = part_of(objective), batch(objective, 8, missing=0.0)
+    found = []
+    for steps in (0, RISE // 2, RISE, 2 * RISE):
+        part.steps.fill_(steps)
+        torch.manual_seed(1)
+        found.append(torch.stack([objective.generative_step(*x_y)[1].terms[name].mean() for name in TERMS]))
+    assert (found[0] == 0).all()
+    torch.testing.assert_close(found[1], found[2] / 2, rtol=0.05, atol=0)  # class means and moments move a little
+    torch.testing.assert_close(found[2], found[3], rtol=0.05, atol=0)
+
+
 def test_attributes_that_hardly_occur_together_exclude_one_another():
     black, blond = torch.zeros(200), torch.zeros(200)
     black[:100], blond[99:160] = 1, 1
@@ -170,6 +183,7 @@ def test_attributes_that_hardly_occur_together_exclude_one_another():
 
 def test_what_does_not_go_with_the_switched_attribute_counts_as_a_half(objective, batch):
     part = part_of(objective)
+    part.steps.fill_(RISE)
     part.exclusions.zero_()
     part.exclusions[0, 1, 1, 1] = True  # who smiles wears no hat
     _, step = objective.generative_step(*batch(objective, 60, missing=0.0))
