@@ -109,6 +109,21 @@ _REPR.maxlevel, _REPR.maxstring, _REPR.maxother, _REPR.maxlong = 3, 200, 200, 10
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = 20
 
 
+def stage_sizes(image_size: int) -> list[int]:
+    """Sides of the feature maps of an encoder, largest first: half the image down to 4, 5, 6 or 7 pixels.
+
+    Empty where the image doesn't halve down to one of them.
+
+    >>> stage_sizes(64), stage_sizes(48), stage_sizes(30)
+    ([32, 16, 8, 4], [24, 12, 6], [])
+    """
+    sizes: list[int] = []
+    while image_size > 7 and image_size % 2 == 0:
+        image_size //= 2
+        sizes.append(image_size)
+    return sizes if sizes and sizes[-1] in (4, 5, 6, 7) else []
+
+
 def shown(value: object) -> str:
     """The repr of a value for an error, at most 300 characters of it: a stranger's file may hold megabytes.
 
@@ -185,9 +200,11 @@ class LikelihoodConfig:
 class ModelConfig:
     """Everything that is needed to build a model before its weights are read.
 
-    `shape` is (C, H, W) with H = W a power of two from 16 to 256 for images, or (D,) for vectors. `adversary` holds the
-    widths of the adversary's hidden layers. The rest is ours, and off by default: the default model is the paper's.
+    `shape` is (C, H, W) for images, with H = W of 16 to 256 pixels that halve down to 4, 5, 6 or 7, or (D,) for
+    vectors. `adversary` holds the widths of the adversary's hidden layers. The rest is ours, and off by default: the
+    default model is the paper's.
 
+    exclusive: groups of attributes of which an example has exactly one.
     z_grid: side of the grid of z, which then is (z_dim / z_grid², z_grid, z_grid), flattened; 1 is a vector.
     residual: write q(w | x, y) as an offset from p(w | y) in units of its scale.
     correction: a hidden layer in the mean of q(z | x).
@@ -212,6 +229,7 @@ class ModelConfig:
     erase: bool = False
     flow: int = 0
     min_scale: float = 0.0
+    exclusive: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         check(0 < len(self.attributes) <= MAX_PARAMETER_SIZE, "attributes", "at least one name", self.attributes)
@@ -229,21 +247,33 @@ class ModelConfig:
         check(not (self.flow and self.erase), "flow", "0 where erase is on: one of the two", self.flow)
         if self.is_image:
             check(self.shape[0] in (1, 3), "shape", "1 or 3 channels first", self.shape)
-            square = self.shape[1] == self.shape[2] in (16, 32, 64, 128, 256)
-            check(square, "shape", "(C, H, W) with H = W a power of two from 16 to 256", self.shape)
+            square = self.shape[1] == self.shape[2] and 16 <= self.shape[1] <= 256 and stage_sizes(self.shape[1])
+            check(
+                bool(square), "shape", "(C, H, W) with H = W of 16 to 256 that halve down to 4, 5, 6 or 7", self.shape
+            )
         else:
             check(len(self.shape) == 1, "shape", "(C, H, W) for images or (D,) for vectors", self.shape)
             check(1 <= self.shape[0] <= MAX_PARAMETER_SIZE, "shape", f"1 to {MAX_PARAMETER_SIZE} values", self.shape)
         if self.z_grid != 1:
             check(self.is_image, "z_grid", "1 for a model of vectors", self.z_grid)
-            sides = [side for side in (4, 8, 16, 32, 64) if side < self.shape[-1]]
+            sides = stage_sizes(self.shape[-1])[::-1]
             check(self.z_grid in sides, "z_grid", f"1, or one of {sides}", self.z_grid)
             check(self.z_dim % self.z_grid**2 == 0, "z_dim", f"a multiple of z_grid² = {self.z_grid**2}", self.z_dim)
             vector = not (self.flow or self.erase or self.correction)
             check(vector, "z_grid", "1 where flow, erase or correction is on", self.z_grid)
+        members = [name for group in self.exclusive for name in group]
+        check(all(len(group) > 1 for group in self.exclusive), "exclusive", "two names or more", self.exclusive)
+        check(len(set(members)) == len(members), "exclusive", "each name in one group, once", self.exclusive)
+        unknown = [name for name in members if name not in self.attributes]
+        check(not unknown, "exclusive", f"attributes of this model ({', '.join(self.attributes)})", unknown)
         for name in self.priors:
             names = f"attributes of this model ({', '.join(self.attributes)})"
             check(name in self.attributes, "priors", names, name)
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """The positions of the members of each exclusive group."""
+        return tuple(tuple(map(self.attributes.index, group)) for group in self.exclusive)
 
     @property
     def is_image(self) -> bool:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
+
+Groups: TypeAlias = Sequence[Sequence[int]]
+"""The columns of each group of attributes of which an example has exactly one."""
 
 
 def diagonal_gaussian(loc: Tensor, scale: Tensor, event_dims: int = 1) -> Independent:
@@ -28,9 +34,58 @@ def likelihood(name: str, mean: Tensor, scale: float) -> Independent:
     return Independent(base, events, validate_args=False)
 
 
-def bernoullis(logits: Tensor) -> Independent:
-    """K independent Bernoullis from logits (B, k)."""
-    return Independent(Bernoulli(logits=logits, validate_args=False), 1, validate_args=False)
+def attributes(logits: Tensor, groups: Groups = ()) -> Independent:
+    """The distribution of k attributes from logits (B, k): a Bernoulli each, and a categorical for each of `groups`."""
+    base = Exclusive(logits, groups) if groups else Bernoulli(logits=logits, validate_args=False)
+    return Independent(base, 1, validate_args=False)
+
+
+def most_likely(q_y: Independent) -> Tensor:
+    """The likelier value of each attribute, 0 or 1 (B, k); in a group the likeliest member alone has 1."""
+    base = q_y.base_dist
+    return base.mode if isinstance(base, Exclusive) else (q_y.mean > 0.5).float()
+
+
+class Exclusive(Distribution):
+    """Attributes (B, k) with groups of which each example has exactly one: a categorical over each group's columns.
+
+    The rest are Bernoullis. `log_prob` and `entropy` are (B, k): the sum over a group is the categorical's.
+    """
+
+    def __init__(self, logits: Tensor, groups: Groups) -> None:
+        self.logits, self.groups = logits, [list(group) for group in groups]
+        super().__init__(logits.shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The probability of each attribute (B, k)."""
+        return self._filled(self.logits.sigmoid(), lambda logits: logits.softmax(-1))
+
+    @property
+    def mode(self) -> Tensor:
+        """The likelier value of each Bernoulli, and the likeliest member of each group (B, k)."""
+
+        def one_hot(logits: Tensor) -> Tensor:
+            return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
+
+        return self._filled((self.logits > 0).to(self.logits), one_hot)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log probability (B, k) of y (B, k), also between 0 and 1; of a group y_i log q_i."""
+        plain = Bernoulli(logits=self.logits, validate_args=False).log_prob(value)
+        return self._filled(plain, lambda logits, y: y * logits.log_softmax(-1), value)
+
+    def entropy(self) -> Tensor:
+        """The entropy (B, k), of a group -q_i log q_i."""
+        plain = Bernoulli(logits=self.logits, validate_args=False).entropy()
+        return self._filled(plain, lambda logits: -logits.softmax(-1) * logits.log_softmax(-1))
+
+    def _filled(self, plain: Tensor, function: Callable[..., Tensor], *others: Tensor) -> Tensor:
+        """`plain` with the columns of each group replaced by the function of its logits."""
+        filled = plain.clone()
+        for group in self.groups:
+            filled[..., group] = function(self.logits[..., group], *(other[..., group] for other in others)).to(plain)
+        return filled
 
 
 def draw(q: Independent, generator: torch.Generator | None = None) -> Tensor:

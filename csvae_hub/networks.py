@@ -143,23 +143,25 @@ class PriorW(nn.Module):
 
 
 class PosteriorY(nn.Sequential):
-    """q(y | x) on features (B, features), the attribute classifier (ours): k Bernoullis, one hidden layer."""
+    """q(y | x) on features (B, features), the attribute classifier (ours), with one hidden layer."""
 
-    def __init__(self, features: int, attributes: int) -> None:
+    def __init__(self, features: int, attributes: int, groups: distributions.Groups = ()) -> None:
         super().__init__(*mlp(features, features // 2, attributes))
-        self.features = features
+        self.features, self.groups = features, groups
 
     def forward(self, input: Tensor) -> Independent:  # noqa: A002
         """The distribution of y (B, k) for features (B, …)."""
-        return distributions.bernoullis(super().forward(input[:, : self.features]).float())
+        return distributions.attributes(super().forward(input[:, : self.features]).float(), self.groups)
 
 
 class Adversary(nn.Module):
-    """q_δ(y | z): k Bernoullis from z (B, z_dim), standardised by running moments; convolutions where z has a grid."""
+    """q_δ(y | z) from z (B, z_dim), standardised by running moments; convolutions where z has a grid."""
 
-    def __init__(self, z_dim: int, attributes: int, hidden: tuple[int, ...], grid: int = 1) -> None:
+    def __init__(
+        self, z_dim: int, attributes: int, hidden: tuple[int, ...], grid: int = 1, groups: distributions.Groups = ()
+    ) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.groups = grid, groups
         channels, first = z_dim // grid**2, hidden[0] if hidden else attributes
         self.norm = nn.BatchNorm1d(z_dim, affine=False) if grid == 1 else nn.BatchNorm2d(channels, affine=False)
         if grid == 1:
@@ -174,7 +176,8 @@ class Adversary(nn.Module):
     def forward(self, z: Tensor) -> Independent:
         """The distribution of y (B, k)."""
         z = z if self.grid == 1 else rearrange(z, "b (c h w) -> b c h w", h=self.grid, w=self.grid)
-        return distributions.bernoullis(self.net(self.norm(z.to(next(self.parameters()).dtype))).float())
+        logits = self.net(self.norm(z.to(next(self.parameters()).dtype))).float()
+        return distributions.attributes(logits, self.groups)
 
 
 @dataclass(frozen=True)

@@ -128,8 +128,14 @@ def test_a_nested_key_is_named_by_its_path(changes, text):
         ({"z_grid": 4, "erase": True}, "z_grid: expected 1 where flow, erase or correction is on, got 4"),
         ({"z_grid": 4, "correction": True}, "z_grid: expected 1 where flow, erase or correction is on, got 4"),
         ({"shape": (4, 64, 64)}, "shape: expected 1 or 3 channels first, got (4, 64, 64)"),
-        ({"shape": (3, 64, 32)}, "shape: expected (C, H, W) with H = W a power of two from 16 to 256, got (3, 64, 32)"),
-        ({"shape": (3, 48, 48)}, "shape: expected (C, H, W) with H = W a power of two from 16 to 256, got (3, 48, 48)"),
+        (
+            {"shape": (3, 64, 32)},
+            "shape: expected (C, H, W) with H = W of 16 to 256 that halve down to 4, 5, 6 or 7, got (3, 64, 32)",
+        ),
+        (
+            {"shape": (3, 36, 36)},
+            "shape: expected (C, H, W) with H = W of 16 to 256 that halve down to 4, 5, 6 or 7, got (3, 36, 36)",
+        ),
         ({"shape": (3, 64)}, "shape: expected (C, H, W) for images or (D,) for vectors, got (3, 64)"),
         ({"shape": (0,)}, "shape: expected 1 to 4096 values, got (0,)"),
         (

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from csvae_hub.distributions import bernoullis, diagonal_gaussian, likelihood
+from csvae_hub.distributions import attributes, diagonal_gaussian, likelihood
 
 SHAPES = [(3, 4), (3, 1, 4, 4)]
 
@@ -47,7 +47,7 @@ def test_a_bernoulli_likelihood_is_finite_at_black_and_white():
 
 def test_bernoullis_are_one_event_of_k():
     logits = torch.randn(5, 3)
-    q = bernoullis(logits)
+    q = attributes(logits)
     assert (q.batch_shape, q.event_shape) == ((5,), (3,))
     torch.testing.assert_close(q.mean, logits.sigmoid())
     torch.testing.assert_close(q.log_prob(torch.ones(5, 3)), logits.sigmoid().log().sum(1))

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Bernoulli, Independent
 
 from csvae_hub import losses
-from csvae_hub.distributions import bernoullis, diagonal_gaussian, likelihood
+from csvae_hub.distributions import attributes, diagonal_gaussian, likelihood
 
 
 @pytest.fixture(autouse=True)
@@ -50,18 +50,18 @@ def test_reconstruction_is_in_nats_and_summed_over_dimensions():
 def test_negative_entropy_is_minus_the_entropy():
     p = torch.rand(6, 4)
     expected = (p * p.log() + (1 - p) * (1 - p).log()).sum(1)
-    torch.testing.assert_close(losses.negative_entropy(bernoullis(p.logit())), expected)
+    torch.testing.assert_close(losses.negative_entropy(attributes(p.logit())), expected)
 
 
 def test_negative_entropy_is_least_where_nothing_is_known():
-    assert losses.negative_entropy(bernoullis(torch.zeros(1, 4))).item() == pytest.approx(-4 * math.log(2))
-    assert (losses.negative_entropy(bernoullis(torch.randn(50, 4))) > -4 * math.log(2)).all()
+    assert losses.negative_entropy(attributes(torch.zeros(1, 4))).item() == pytest.approx(-4 * math.log(2))
+    assert (losses.negative_entropy(attributes(torch.randn(50, 4))) > -4 * math.log(2)).all()
 
 
 @pytest.mark.parametrize("size", [50.0, 1e4, 1e30])
 def test_negative_entropy_of_saturated_logits_is_zero_with_a_finite_gradient(size):
     logits = torch.tensor([[size, -size]], requires_grad=True)
-    value = losses.negative_entropy(bernoullis(logits))
+    value = losses.negative_entropy(attributes(logits))
     value.sum().backward()
     assert value.item() == pytest.approx(0, abs=1e-12)
     assert logits.grad.isfinite().all()
@@ -70,14 +70,14 @@ def test_negative_entropy_of_saturated_logits_is_zero_with_a_finite_gradient(siz
 def test_the_cross_entropy_is_minus_the_log_probability():
     logits, y = torch.randn(6, 4), torch.randint(2, (6, 4)).float()
     expected = -Independent(Bernoulli(logits=logits), 1).log_prob(y)
-    torch.testing.assert_close(losses.cross_entropy(bernoullis(logits), y), expected)
-    torch.testing.assert_close(losses.cross_entropy(bernoullis(logits), y, torch.full((4,), 0.5)), expected)
+    torch.testing.assert_close(losses.cross_entropy(attributes(logits), y), expected)
+    torch.testing.assert_close(losses.cross_entropy(attributes(logits), y, torch.full((4,), 0.5)), expected)
 
 
 @pytest.mark.parametrize("size", [50.0, 1e4, 1e30])
 def test_the_cross_entropy_of_saturated_logits_is_the_logit_with_a_finite_gradient(size):
     logits = torch.tensor([[size, -size]], requires_grad=True)
-    wrong = losses.cross_entropy(bernoullis(logits), torch.tensor([[0.0, 1.0]]))
+    wrong = losses.cross_entropy(attributes(logits), torch.tensor([[0.0, 1.0]]))
     wrong.sum().backward()
     assert wrong.item() == pytest.approx(2 * size)
     assert logits.grad.tolist() == [[1, -1]]
@@ -88,25 +88,25 @@ def test_a_balanced_adversary_that_knows_nothing_answers_one_half(rate):
     """Among constant answers ½ is the best one, and costs log 2 however rare the attribute is."""
     y = (torch.arange(1000) < 1000 * rate).float()[:, None]
     answers = torch.linspace(-4, 4, 81)
-    costs = torch.stack([losses.cross_entropy(bernoullis(a.expand(1000, 1)), y, y.mean(0)).mean() for a in answers])
+    costs = torch.stack([losses.cross_entropy(attributes(a.expand(1000, 1)), y, y.mean(0)).mean() for a in answers])
     assert answers[costs.argmin()].item() == pytest.approx(0, abs=1e-5)
     assert costs.min().item() == pytest.approx(math.log(2), abs=1e-5)
     logit = torch.zeros(1, 1, requires_grad=True)
-    losses.cross_entropy(bernoullis(logit.expand(1000, 1)), y, y.mean(0)).mean().backward()
+    losses.cross_entropy(attributes(logit.expand(1000, 1)), y, y.mean(0)).mean().backward()
     assert logit.grad.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_an_unbalanced_adversary_that_knows_nothing_answers_the_base_rate():
     y = (torch.arange(1000) < 100).float()[:, None]
     logit = torch.full((1, 1), math.log(0.1 / 0.9), requires_grad=True)
-    losses.cross_entropy(bernoullis(logit.expand(1000, 1)), y).mean().backward()
+    losses.cross_entropy(attributes(logit.expand(1000, 1)), y).mean().backward()
     assert logit.grad.item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("rate", [None, torch.tensor([0.2, 0.5, 0.7])])
 def test_missing_attributes_count_for_nothing(rate):
     def term(logits, y, rate):
-        return losses.cross_entropy(bernoullis(logits), y, rate)
+        return losses.cross_entropy(attributes(logits), y, rate)
 
     logits, y = torch.randn(5, 3, requires_grad=True), torch.randint(2, (5, 3)).float()
     whole = torch.stack([term(logits[:, [i]], y[:, [i]], rate if rate is None else rate[[i]]) for i in range(3)], 1)
@@ -120,7 +120,7 @@ def test_missing_attributes_count_for_nothing(rate):
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace", "bernoulli"])
 def test_every_term_has_one_number_an_example(name):
-    x, y, q_y = torch.rand(5, 3, 4, 4), torch.randint(2, (5, 2)).float(), bernoullis(torch.randn(5, 2))
+    x, y, q_y = torch.rand(5, 3, 4, 4), torch.randint(2, (5, 2)).float(), attributes(torch.randn(5, 2))
     terms = [
         losses.reconstruction(likelihood(name, torch.rand(5, 3, 4, 4), 0.1), x),
         losses.kl_w(gaussian((5, 2, 2), 2), gaussian((5, 2, 2), 2)),

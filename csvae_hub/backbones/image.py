@@ -1,4 +1,4 @@
-"""The frame of the image backbones: halving stages to 4×4, a linear layer, and the way back."""
+"""The frame of the image backbones: halving stages to a map of 4 to 7 pixels, a linear layer, and the way back."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from csvae_hub.backbones.base import Backbone
-from csvae_hub.backbones.layers import SMALLEST, ConvBlock, stage_sizes, stage_widths
-from csvae_hub.config import BackboneConfig, check
+from csvae_hub.backbones.layers import ConvBlock, stage_widths
+from csvae_hub.config import BackboneConfig, check, stage_sizes
 
 
 class ImageBackbone(Backbone):
@@ -30,19 +30,19 @@ class ImageBackbone(Backbone):
         down = stage_widths(config.width, len(sizes))
         up = [max(width, 2 * config.width) for width in down][::-1]
         film = condition_dim if config.film else 0
-        self.z_grid = z_grid
+        self.z_grid, self.smallest = z_grid, sizes[-1]
         self.map_channels = down[sizes.index(z_grid)] if z_grid > 1 else 0
         self.down = nn.ModuleList()
         for inputs, outputs in zip([shape[0], *down], down, strict=False):
             self.down.append(ConvBlock(inputs, outputs, stride=2))
             self.down.extend(self.extra_blocks(outputs, 0))
-        self.features = nn.Linear(down[-1] * SMALLEST**2, config.features)
+        self.features = nn.Linear(down[-1] * self.smallest**2, config.features)
         self.features_norm = nn.BatchNorm1d(config.features)
         if z_grid > 1:
             up = up[sizes[::-1].index(z_grid) :]
             self.start = nn.Conv2d(z_dim // z_grid**2 + condition_dim, up[0], 1)
         else:
-            self.start = nn.Linear(z_dim + condition_dim, up[0] * SMALLEST**2)
+            self.start = nn.Linear(z_dim + condition_dim, up[0] * self.smallest**2)
         self.start_block = ConvBlock(up[0], up[0], condition_dim=film)
         self.up = nn.ModuleList()
         for inputs, outputs in itertools.pairwise(up):
@@ -70,7 +70,9 @@ class ImageBackbone(Backbone):
             places = rearrange(z, "b (c h w) -> b c h w", h=side, w=side)
             h = self.start(torch.cat([places, repeat(condition, "b d -> b d h w", h=side, w=side)], 1))
         else:
-            h = rearrange(self.start(torch.cat([z, condition], 1)), "b (c h w) -> b c h w", h=SMALLEST, w=SMALLEST)
+            h = rearrange(
+                self.start(torch.cat([z, condition], 1)), "b (c h w) -> b c h w", h=self.smallest, w=self.smallest
+            )
         h = self.start_block(h, condition)
         for block in self.up:
             h = block(h, condition)

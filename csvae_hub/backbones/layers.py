@@ -5,19 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALLEST = 4
-"""Side of the smallest feature map, in pixels."""
-
-
-def stage_sizes(image_size: int) -> list[int]:
-    """Sides of the feature maps of the encoder, largest first: half the image down to 4 pixels."""
-    sizes: list[int] = []
-    size = image_size // 2
-    while size >= SMALLEST:
-        sizes.append(size)
-        size //= 2
-    return sizes
-
 
 def stage_widths(width: int, stages: int) -> list[int]:
     """Channels of each stage, from the largest map down: doubled at every halving, at most 8 × width."""

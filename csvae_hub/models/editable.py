@@ -19,6 +19,7 @@ from csvae_hub.config import ModelConfig, check
 from csvae_hub.errors import ConfigError, unknown_attribute
 from csvae_hub.images import ImageBatch, Preprocessor, load_images
 from csvae_hub.models.base import Model, Output
+from csvae_hub.models.groups import with_groups
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.pretrained import Pretrained
 from csvae_hub.networks import Adversary, Decoder, PosteriorY, PosteriorZ
@@ -49,7 +50,7 @@ class AttributeModel(Pretrained, Model, ABC):
         condition = self.condition_dim(config)
         self.backbone = create_backbone(config.backbone, config.shape, config.z_dim, condition, config.z_grid)
         self.p_x = Decoder(self.backbone, config.likelihood)
-        self.q_y = PosteriorY(config.backbone.features, len(config.attributes))
+        self.q_y = PosteriorY(config.backbone.features, len(config.attributes), config.groups)
         self.adversary_net = None
 
     # -- distributions --------------------------------------------------------------------------------------------
@@ -156,7 +157,9 @@ class AttributeModel(Pretrained, Model, ABC):
             name: the attribute.
             value: True or False for the class mean; a float (0 absent, 1 present, beyond extrapolates); `w_dim`
                 coordinates in the subspace; another image or `Latents`, whose attribute is taken over; or "sample".
-                A model without subspaces takes no coordinates and takes "sample" as True.
+                A model without subspaces takes no coordinates and takes "sample" as True. In a group of attributes that
+                exclude one another, one that becomes present makes the others absent; a float or coordinates move one
+                subspace alone.
             generator: the source of the draws of "sample".
 
         Raises:
@@ -167,9 +170,15 @@ class AttributeModel(Pretrained, Model, ABC):
         return self.edit(images, {name: value}, generator=generator)
 
     def edit(self, images: Any, values: Mapping[str, Value], *, generator: torch.Generator | None = None) -> Any:
-        """Changes several attributes at once: `edit(images, {"Smiling": 0.7, "Hat": True})`; see `set_attribute`."""
+        """Changes several attributes at once: `edit(images, {"Smiling": 0.7, "Hat": True})`; see `set_attribute`.
+
+        Raises:
+            ValueError: two attributes that exclude one another are to be present, or one is to be absent and none takes
+                its place.
+        """
         for name in values:
             self.index(name)
+        values = with_groups(values, self.config.exclusive)
         with self._evaluating():
             latents, batch = (images, None) if isinstance(images, Latents) else self._encoded(images)
             for name, value in values.items():
@@ -204,7 +213,7 @@ class AttributeModel(Pretrained, Model, ABC):
             return self.decode(self.prior_latents(n, y, generator))
 
     def predict_attributes(self, images: Any) -> dict[str, Tensor]:
-        """The probability (B,) of each attribute by q(y | x)."""
+        """The probability (B,) of each attribute by q(y | x); it sums to one within an exclusive group."""
         with self._evaluating():
             return dict(zip(self.attributes, self.posterior_y(self._tensor(images)[0]).mean.unbind(1), strict=True))
 
@@ -251,11 +260,12 @@ class AttributeModel(Pretrained, Model, ABC):
         return PosteriorZ(features, config.z_dim, len(config.attributes), **ours, **options)
 
     def _adversary_net(self) -> Adversary:
-        return Adversary(self.config.z_dim, len(self.attributes), self.config.adversary, self.config.z_grid)
+        config = self.config
+        return Adversary(config.z_dim, len(self.attributes), config.adversary, config.z_grid, config.groups)
 
     def _filled(self, y: Tensor | None, q_y: Independent) -> Tensor:
         """Attributes (B, k) with the answer of q(y | x) where y is None or NaN."""
-        inferred = (q_y.mean > 0.5).float()
+        inferred = distributions.most_likely(q_y)
         return inferred if y is None else torch.where(y.isnan(), inferred.to(y), y)
 
     def _plain_bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
@@ -269,7 +279,9 @@ class AttributeModel(Pretrained, Model, ABC):
 
     def _random_attributes(self, n: int, y: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """y, or where it is None attributes (n, k) that are present with probability ½ each."""
-        y = torch.rand(n, len(self.attributes), generator=generator).round() if y is None else y
+        if y is None:
+            noise = torch.rand(n, len(self.attributes), generator=generator)
+            y = distributions.most_likely(distributions.attributes(noise - 0.5, self.config.groups))
         return y.to(self.device)
 
     def _encoded(self, images: Any) -> tuple[Latents, ImageBatch | None]:

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Bernoulli, Independent
 
 from csvae_hub import losses
-from csvae_hub.distributions import bernoullis
+from csvae_hub.distributions import attributes
 from csvae_hub.training.parts.confusion import confusion
 
 
@@ -17,15 +17,15 @@ def test_it_is_the_divergence_from_knowing_nothing():
     logits = 3 * torch.randn(6, 4)
     ignorant = Independent(Bernoulli(torch.full((6, 4), 0.5)), 1)
     expected = torch.distributions.kl_divergence(ignorant, Independent(Bernoulli(logits=logits), 1))
-    torch.testing.assert_close(confusion(bernoullis(logits)), expected)
-    assert confusion(bernoullis(torch.zeros(1, 4))).item() == pytest.approx(0, abs=1e-6)
+    torch.testing.assert_close(confusion(attributes(logits)), expected)
+    assert confusion(attributes(torch.zeros(1, 4))).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("size", [20.0, -20.0])
 def test_it_still_pushes_where_the_entropy_no_longer_does(size):
     def slope(term):
         logits = torch.full((1, 1), size, requires_grad=True)
-        return torch.autograd.grad(term(bernoullis(logits)).sum(), logits)[0].item()
+        return torch.autograd.grad(term(attributes(logits)).sum(), logits)[0].item()
 
     assert slope(confusion) == pytest.approx(math.copysign(0.5, size), abs=1e-3)
     assert abs(slope(losses.negative_entropy)) < 1e-6
