@@ -46,6 +46,12 @@ def most_likely(q_y: Independent) -> Tensor:
     return base.mode if isinstance(base, Exclusive) else (q_y.mean > 0.5).float()
 
 
+def log_odds(q_y: Independent) -> Tensor:
+    """The log of p / (1 - p) of each attribute (B, k)."""
+    base = q_y.base_dist
+    return base.log_odds if isinstance(base, Exclusive) else base.logits
+
+
 class Exclusive(Distribution):
     """Attributes (B, k) with groups of which each example has exactly one: a categorical over each group's columns.
 
@@ -69,6 +75,16 @@ class Exclusive(Distribution):
             return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
 
         return self._filled((self.logits > 0).to(self.logits), one_hot)
+
+    @property
+    def log_odds(self) -> Tensor:
+        """The log of p / (1 - p) of each attribute (B, k), of a group at most 16."""
+
+        def of_group(logits: Tensor) -> Tensor:
+            log_p = logits.log_softmax(-1)
+            return log_p - (-log_p.expm1()).clamp(min=1e-7).log()
+
+        return self._filled(self.logits, of_group)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log probability (B, k) of y (B, k), also between 0 and 1; of a group y_i log q_i."""

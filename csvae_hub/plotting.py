@@ -147,7 +147,7 @@ def traversal(
     _check_planes(latents.w.shape[-1])
     if len(latents) != 1:
         raise ValueError(f"expected one picture, got {len(latents)}: draw a figure for each")
-    ends = torch.stack([model.edit(latents, {name: value}).w[0, index].float().cpu() for value in (False, True)])
+    ends = torch.stack([model.edit(latents, {name: value}).w[0, index].float().cpu() for value in (0.0, 1.0)])
     if ends.shape[1] > 2 and examples is None:
         raise ValueError(f"expected subspaces of two numbers or examples, got {ends.shape[1]}: give examples")
     shown = examples or latents

@@ -111,9 +111,15 @@ class RandomSetAttribute(v2.Transform):
         _check_word(value)
         if value == "flip":
             present = own.y[:, own.index(self.name)] < 0.5
-        absent, there = (model.set_attribute(own, self.name, value) for value in (False, True))
+        absent, there = model.edit(own, self._absent(model)), model.set_attribute(own, self.name, True)
         rows = torch.arange(len(own), device=own.z.device) + len(own) * present.to(own.z.device)
         return Latents.cat([absent, there])[rows]
+
+    def _absent(self, model: AttributeModel) -> dict[str, Value]:
+        """The edit that makes the attribute absent; in an exclusive group a random other member becomes present."""
+        group = next((group for group in model.config.exclusive if self.name in group), ())
+        others = [name for name in group if name != self.name]
+        return {others[int(torch.randint(len(others), ()))]: True} if others else {self.name: False}
 
 
 def counterfactuals(

@@ -102,7 +102,7 @@ class Points:
 
     def edit(self, latents, values):
         ((name, value),) = values.items()
-        point = torch.tensor([0.6, 0.8] if value else [0.2, 0.2]) if isinstance(value, bool) else value
+        point = torch.tensor([0.6, 0.8] if value else [0.2, 0.2]) if isinstance(value, float) else value
         return latents.replace(name, point)
 
     def decode(self, latents):

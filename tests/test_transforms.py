@@ -163,6 +163,22 @@ def test_random_tosses_between_the_counterfactuals(model, paste):
     assert 70 < heads.sum() < 130
 
 
+def test_absent_in_a_group_is_another_member():
+    torch.manual_seed(0)
+    names = ("Happy", "Sad", "Angry")
+    backbone = BackboneConfig(width=4, features=16)
+    fields = {"shape": (3, 16, 16), "backbone": backbone, "z_dim": 8, "exclusive": (names,)}
+    model = create_model(ModelConfig(attributes=names, **fields)).eval()
+    images, seen = faces(6, 3, 16, 16), set()
+    versions = {name: model.set_attribute(images, name, True) for name in names}
+    for _ in range(20):
+        edited = RandomSetAttribute(model, "Happy", "random", p=1.0, paste="whole")(images)
+        for picture, *options in zip(edited, *versions.values(), strict=True):
+            (found,) = (name for name, p in zip(names, options, strict=True) if torch.allclose(picture, p, atol=1e-5))
+            seen.add(found)
+    assert seen == set(names)
+
+
 def test_function_is_asked_for_each_example(model):
     values = iter([False, 2.0, "flip", (1.0, 1.0)])
     images = faces(4, 3, 16, 16)

@@ -55,7 +55,7 @@ def attribute_change(
 
     `judges` have never seen a picture of `data`. `latents` are what `encode_data` gave for `data`, where they're at
     hand. With `put_back` the photos that it gives are measured instead of the decoded pictures. The seed halves the
-    real pictures.
+    real pictures. A member of an exclusive group is set to True alone; see `group_change`.
 
     Returns:
         For each attribute and for each of the directions `to_present` and `to_absent`: `wished`, the part that a judge
@@ -107,7 +107,11 @@ def attribute_change(
     changes = {name: Change() for name in model.attributes if name in LOCAL}
     for i, (name, labels) in enumerate(zip(model.attributes, data.labels.T, strict=True)):
         others = trusted & (torch.arange(len(trusted)) != i)
+        in_group = any(i in group for group in model.config.groups)
         for direction, value in DIRECTIONS:
+            if in_group and not value:
+                attributes[name][direction] = None
+                continue
             chosen, having = (torch.from_numpy(np.flatnonzero(labels == kind)) for kind in (not value, value))
             if len(chosen) == 0:
                 attributes[name] |= {direction: None, "reason": without_pictures(labels, value)}

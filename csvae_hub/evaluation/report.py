@@ -13,6 +13,7 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import DataError
 from csvae_hub.evaluation.attribute_change import PutBack, attribute_change
 from csvae_hub.evaluation.encoding import encode_data
+from csvae_hub.evaluation.exclusive import group_change, group_probes
 from csvae_hub.evaluation.judges import Judges, judges_record, train_judges
 from csvae_hub.evaluation.leakage import leakage
 from csvae_hub.evaluation.reconstruction import bound, reconstruction
@@ -52,9 +53,10 @@ def evaluate(
         Plain JSON types: `model`, `attributes`, `seed`, `data` (count and fingerprint of each split), `judge` as
         `judges_record` gives it; `reconstruction`, `bound`, `attribute_change`, `variety` and `leakage` as the
         functions of these names give them; `photos`, the same as `attribute_change` of photos put back together, or
-        None; and `truth` as `distance_to_truth` gives it, None where the data has no counterfactuals. For models of
-        vectors, `judge` and `attribute_change` are None and `reason` says so. The same seed gives the same result on
-        the same machine.
+        None; `groups`, what `group_change` gives for each exclusive group, with `group_probes` as `z`, or None; and
+        `truth` as `distance_to_truth` gives it, None where the data has no counterfactuals. For models of vectors,
+        `judge` and `attribute_change` are None and `reason` says so. The same seed gives the same result on the same
+        machine.
 
     Raises:
         DataError: a split is empty, or two splits share an example.
@@ -81,7 +83,7 @@ def evaluate(
         "data": {name: {"count": len(data), "fingerprint": data.fingerprint} for name, data in splits.items()},
         "reconstruction": reconstruction(model, test_data, test),
         "bound": bound(model, test_data, seed=seed),
-        **dict.fromkeys(("judge", "attribute_change", "photos", "truth")),
+        **dict.fromkeys(("judge", "attribute_change", "photos", "groups", "truth")),
     }
     if model.config.is_image:
         if judges is None:
@@ -90,6 +92,11 @@ def evaluate(
         say("attribute change")
         result["judge"] = judges_record(judges, test_data)
         result["attribute_change"] = attribute_change(model, test_data, judges, test, seed=seed)
+        if model.config.groups:
+            say("exclusive groups")
+            changes = group_change(model, test_data, judges, test)
+            probes = group_probes(model, encoded, tuple(data.labels for data in splits.values()), seed)
+            result["groups"] = [{**change, "z": probe} for change, probe in zip(changes, probes, strict=True)]
         if put_back is not None:
             rows = torch.randperm(len(test_data), generator=torch.Generator().manual_seed(seed))[:photos]
             say(f"{len(rows)} photos")

@@ -18,13 +18,15 @@ from csvae_hub.models import AttributeModel
 def attribute_grid(model: AttributeModel, images: Tensor) -> Tensor:
     """Pictures (B, C, S, S) in [0, 1] to (B·(k + 2), C, S, S): original, reconstruction, each attribute switched.
 
-    `model` is in eval mode; attributes are inferred, as they are for a user's photo.
+    `model` is in eval mode; attributes are inferred, as they are for a user's photo. A member of an exclusive group
+    becomes present.
     """
     latents = model.encode(images)
     present = latents.y > 0.5
+    present[:, [i for group in model.config.groups for i in group]] = False
     columns = [images, model.decode(latents)]
     for i, name in enumerate(model.attributes):
-        switched_on, switched_off = (model.decode(model.edit(latents, {name: value})) for value in (True, False))
+        switched_on, switched_off = (model.decode(model.edit(latents, {name: value})) for value in (True, 0.0))
         columns.append(torch.where(present[:, i, None, None, None], switched_off, switched_on))
     return rearrange([c.float().cpu() for c in columns], "columns b c h w -> (b columns) c h w").clamp(0, 1)
 

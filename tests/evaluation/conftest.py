@@ -33,7 +33,9 @@ class Faultless(nn.Module):
     def __init__(self, attributes=NAMES, spill=False, deaf=False):
         super().__init__()
         self.attributes, self.spill, self.deaf = tuple(attributes), spill, deaf
-        self.config = SimpleNamespace(is_image=True, shape=(3, 16, 16), model="csvae", attributes=self.attributes)
+        self.config = SimpleNamespace(
+            is_image=True, shape=(3, 16, 16), model="csvae", attributes=self.attributes, groups=()
+        )
         self.device = torch.device("cpu")
 
     def encode(self, x, y=None):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ class Painter:
     """Decodes w to the red channel and z to the green one: each picture says what its latents are."""
 
     attributes = ("A", "B")
+    config = SimpleNamespace(groups=())
 
     def encode(self, images):
         y = images[:, :2, 0, 0]
@@ -37,6 +40,14 @@ def test_the_grid_switches_each_attribute_of_each_picture():
     assert torch.equal(shown[:, 1], codes)
     assert torch.equal(shown[0, 2:], torch.tensor([[1.0, 1.0, 0.3], [0.0, 0.0, 0.3]]))
     assert torch.equal(shown[1, 2:], torch.tensor([[0.0, 1.0, 0.6], [1.0, 0.0, 0.6]]))
+
+
+def test_members_of_a_group_are_switched_on():
+    painter = Painter()
+    painter.config = SimpleNamespace(groups=((0, 1),))
+    codes = torch.tensor([[1.0, 0.0, 0.3]])
+    shown = attribute_grid(painter, codes[:, :, None, None].expand(-1, 3, 2, 2))[2:, :, 0, 0]
+    assert torch.equal(shown, torch.tensor([[1.0, 0.0, 0.3], [1.0, 1.0, 0.3]]))
 
 
 def test_the_file_has_a_row_a_picture(build, data, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from csvae_hub.distributions import most_likely
 from csvae_hub.models import AttributeModel, Latents
 from csvae_hub.training.steps import Examples, Step
 
@@ -32,7 +33,7 @@ def sampled_latents(step: Step) -> Latents:
 
 
 def switch_one_attribute(step: Step, donors: float) -> Edited:
-    """Switches one attribute of each picture, drawn at random.
+    """Switches one attribute of each picture, drawn at random; in an exclusive group another member becomes present.
 
     A share `donors` of the edits takes over the w_i of another picture of the batch, where one is of the wished class.
     The rest go to the class's mean. The running class means of the model are brought up to date first.
@@ -47,6 +48,12 @@ def switch_one_attribute(step: Step, donors: float) -> Edited:
     which, every = torch.randint(k, (batch,), device=device), torch.arange(batch, device=device)
     wished = latents.y.clone()
     wished[every, which] = 1 - wished[every, which]
+    for group in map(torch.tensor, model.config.groups):
+        rows = torch.isin(which, group.to(device)).nonzero()[:, 0]
+        others = torch.rand(len(rows), len(group), device=device) * (latents.y[rows][:, group] < 0.5)
+        which[rows] = group.to(device)[others.argmax(1)]
+        wished[rows[:, None], group] = 0.0
+        wished[rows, which[rows]] = 1.0
     target = replace(latents, y=wished)
     if step.out.w is not None:
         fits = wished[every, which][:, None] == latents.y[:, which].T
@@ -61,7 +68,15 @@ def switch_one_attribute(step: Step, donors: float) -> Edited:
     for i, group in enumerate(rows.split(torch.bincount(which, minlength=k).tolist())):
         if len(group):
             parts.append(model.edit_latents(latents[group], model.attributes[i], target[group], None))
-    return Edited(Latents.cat(parts), rows, which[rows], wished[rows])
+    edited = Latents.cat(parts)
+    for i in (member for group in model.config.groups for member in group):  # the one that was present is no longer
+        ends = (latents.y[rows, i] > 0.5) & (wished[rows, i] < 0.5)
+        goal = replace(edited, y=torch.where(ends[:, None], wished[rows], edited.y))
+        if step.out.w is not None:
+            absent = model.get_buffer("class_means")[:, 0]
+            goal = replace(goal, w=torch.where(ends[:, None, None], absent, edited.w))
+        edited = model.edit_latents(edited, model.attributes[i], goal, None)
+    return Edited(edited, rows, which[rows], wished[rows])
 
 
 @torch.no_grad()
@@ -73,7 +88,7 @@ def all_codes(model: AttributeModel, examples: Examples) -> tuple[Tensor, Tensor
     model.eval()
     for x, y in examples:
         features = model.backbone.encode(x)
-        y = torch.where(y.isnan(), (model.q_y(features).mean > 0.5).to(y), y)
+        y = torch.where(y.isnan(), most_likely(model.q_y(features)).to(y), y)
         codes.append(model.q_z.code(features, y)[0])
         attributes.append(y)
     model.train(training)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
-
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 from torch.distributions import Independent
 
+from csvae_hub.distributions import attributes
 from csvae_hub.training.steps import Part, Step, Weighted
 
 
 def confusion(q_y: Independent) -> Tensor:
-    r"""$\sum_i KL(½ \,\|\, q_\delta(y_i \mid z))$ (Tzeng et al. 2015): k Bernoullis to (B,).
+    r"""$\sum_i KL(½ \,\|\, q_\delta(y_i \mid z))$ (Tzeng et al. 2015), of a group $KL(1/n \,\|\, q)$: (B,).
 
     Least where the entropy is greatest. Where the adversary is sure, the entropy's gradient vanishes, not this one.
     """
     logits: Tensor = q_y.base_dist.logits
-    return (-0.5 * (F.logsigmoid(logits) + F.logsigmoid(-logits)) - math.log(2)).sum(-1)
+    ignorant = attributes(torch.zeros_like(logits), getattr(q_y.base_dist, "groups", ()))
+    return -q_y.log_prob(ignorant.mean) - ignorant.entropy()
 
 
 class Confusion(Part):

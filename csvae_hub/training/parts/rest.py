@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from csvae_hub.backbones import Backbone
 from csvae_hub.config import check
+from csvae_hub.distributions import log_odds
 from csvae_hub.training.parts._common import switch_one_attribute
 from csvae_hub.training.steps import Examples, Objective, Part, Step
 
@@ -89,7 +90,7 @@ class _Reader(nn.Module):
         self.backbone, self.q_y = backbone, q_y
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return self.q_y(type(self.backbone).encode(self.backbone, pictures)).base_dist.logits
+        return log_odds(self.q_y(type(self.backbone).encode(self.backbone, pictures)))
 
 
 def disturbed(images: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from csvae_hub import losses
+from csvae_hub import distributions, losses
 from csvae_hub.errors import ConfigError
 from csvae_hub.training.parts.balanced import Balanced
 from csvae_hub.training.steps import NoOptions, Objective
@@ -25,6 +27,21 @@ def test_a_rate_is_kept_from_0_and_1(build, data):
     examples.labels[:] = [0.0, 1.0, np.nan]
     objective = Objective(build().model, parts=[(Balanced, NoOptions())], data=examples)
     torch.testing.assert_close(objective.base_rate(), torch.tensor([0.01, 0.99, 0.5]))
+
+
+def test_members_of_a_group_count_alike(build, data):
+    examples = data()
+    examples.labels[:, 2] = 1 - examples.labels[:, 0]
+    model = build(exclusive=(("Smiling", "Young"),)).model
+    objective = Objective(model, parts=[(Balanced, NoOptions())], data=examples)
+    logits, y = torch.zeros(40, 3), torch.from_numpy(examples.labels).nan_to_num(0.0)
+    q_y = distributions.attributes(logits, [[0, 2]])
+    costs = losses.cross_entropy(q_y, y, objective.base_rate()) - losses.cross_entropy(
+        distributions.attributes(logits[:, 1:2]), y[:, 1:2], objective.base_rate()[1:2]
+    )
+    of_members = [costs[y[:, i] == 1].sum() / 40 for i in (0, 2)]
+    torch.testing.assert_close(of_members[0], of_members[1])
+    assert sum(of_members).item() == pytest.approx(math.log(2), rel=1e-4)
 
 
 def test_the_adversary_s_loss_and_the_term_against_it_are_balanced(build, batch):

@@ -92,3 +92,31 @@ def test_codes_are_of_all_examples_in_eval_mode_and_before_the_eraser(build, bat
     torch.testing.assert_close(codes, model.q_z.code(model.backbone.encode(x))[0])
     assert not torch.allclose(codes, model.encode(x, y).z)
     assert torch.equal(attributes, model.encode(x, y).y)
+
+
+@pytest.mark.parametrize("kind", list_models())
+@pytest.mark.parametrize("donors", [0.0, 1.0])
+def test_in_a_group_another_member_takes_the_place(build, batch, kind, donors):
+    objective = build(kind, exclusive=(("Smiling", "Young"),))
+    x, y = batch(objective, 40, missing=0.0)
+    y[:, 2] = 1 - y[:, 0]
+    _, step = objective.generative_step(x, y)
+    edited = switch_one_attribute(step, donors)
+    before = y[edited.rows]
+    changed = edited.wished != before
+    in_group = edited.which != 1
+    assert set(edited.which.tolist()) == {0, 1, 2}
+    assert torch.equal(
+        changed, torch.where(in_group[:, None], torch.tensor([True, False, True]), ~changed.new_tensor([1, 0, 1]))
+    )
+    assert (edited.wished[:, 0] + edited.wished[:, 2] == 1).all()
+    assert (edited.wished[in_group].gather(1, edited.which[in_group, None]) == 1).all()
+    if kind != "csvae":
+        return
+    own, means = step.out.w[edited.rows], objective.model.class_means
+    assert torch.equal(edited.latents.z, step.out.z[edited.rows])
+    assert torch.equal(edited.latents.w[in_group, 1], own[in_group, 1])
+    assert torch.equal(edited.latents.w[~in_group][:, [0, 2]], own[~in_group][:, [0, 2]])
+    ended = 2 - edited.which[in_group]
+    rows = torch.arange(int(in_group.sum()))
+    assert torch.equal(edited.latents.w[in_group][rows, ended], means[ended, 0])

@@ -44,3 +44,11 @@ def test_the_part_adds_it_for_the_adversary_s_answer(build, batch, kind):
 def test_a_model_without_an_adversary_has_none(build, batch):
     objective = build("cond-vae", parts={"confusion": {}})
     assert "confusion" not in objective.generative_step(*batch(objective))[1].terms
+
+
+def test_of_a_group_it_is_the_distance_from_the_uniform_distribution():
+    logits = torch.randn(6, 4)
+    q = logits[:, [0, 1, 3]].log_softmax(1)
+    of_group = (1 / 3 * (math.log(1 / 3) - q)).sum(1)
+    expected = of_group + confusion(attributes(logits[:, 2:3]))
+    torch.testing.assert_close(confusion(attributes(logits, [[0, 1, 3]])), expected)
