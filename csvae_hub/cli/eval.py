@@ -76,9 +76,11 @@ def command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     model = models[model_name]
-    size = model.config.image_size if model.config.is_image else 64
+    size, channels = (model.config.image_size, model.config.shape[0]) if model.config.is_image else (64, 3)
     train, valid, test = (
-        load_data(data, attributes=model.attributes, split=split, image_size=size, examples=examples, seed=data_seed)
+        load_data(data, model.attributes, split, size, examples=examples, seed=data_seed, channels=channels).exclusive(
+            model.config.exclusive, mask=True
+        )
         for split in ("train", "valid", "test")
     )
     say = partial(echo, err=True)

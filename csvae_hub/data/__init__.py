@@ -31,6 +31,7 @@ def load_data(
     cache_dir: str | Path | None = None,
     examples: int = 10_000,
     seed: int = 0,
+    channels: int = 3,
 ) -> AttributeData:
     """Loads a data set by its name, or from a folder whose layout it recognises.
 
@@ -43,6 +44,7 @@ def load_data(
         cache_dir: where decoded pictures are kept; by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`.
         examples: in each split of drawn data; ignored for folders.
         seed: of drawn data; its splits always differ.
+        channels: 3 for RGB; 1 for grey, of a folder.
 
     Raises:
         DataError: neither the name nor the folder is known, or its data is broken.
@@ -55,9 +57,9 @@ def load_data(
         return data if attributes is None else data.select(attributes)
     folder = Path(spec).expanduser()
     if celeba_folder(folder) is not None:
-        return load_celeba(folder, attributes, split, image_size, cache_dir)
+        return load_celeba(folder, attributes, split, image_size, cache_dir, channels=channels)
     if (folder / "attributes.csv").is_file():
-        return load_table(folder, attributes, split, image_size, cache_dir=cache_dir)
+        return load_table(folder, attributes, split, image_size, cache_dir=cache_dir, channels=channels)
     got = "no such folder"
     if folder.is_dir():
         got = "a folder without these" if any(folder.iterdir()) else "an empty folder"

@@ -157,6 +157,38 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         labels = self.labels[:, column_indices(attributes, self.attributes)]
         return AttributeData(self.images, labels, attributes, self.files, renderer=self._renderer, rows=self._rows)
 
+    def exclusive(self, groups: Sequence[Sequence[str]], mask: bool = False) -> AttributeData:
+        """The same examples, each with exactly one member of each group, or with no label in it.
+
+        A missing label beside a member that is present stands for absent; beside absent ones alone the whole group
+        counts as missing.
+
+        Args:
+            groups: names of attributes of which an example has exactly one.
+            mask: count a group as missing where two members are present, or none is, instead of raising.
+
+        Raises:
+            UnknownAttributeError: a name that the data lacks.
+            DataError: an example has two members of a group, or none.
+        """
+        labels = self.labels.copy()
+        for group in groups:
+            columns = column_indices(group, self.attributes)
+            part = labels[:, columns]
+            present, known = (part == 1).sum(1), ~np.isnan(part).any(1)
+            wrong = np.flatnonzero((present > 1) | (known & (present == 0)))
+            if len(wrong) and not mask:
+                row = int(wrong[0])
+                names = [name for name, value in zip(group, part[row], strict=True) if value == 1]
+                where = f"example {row}" if self.files is None else self.files[row]
+                raise DataError(
+                    f"{where}: expected one of {', '.join(group)}, "
+                    f"got {' and '.join(names) or 'none'}; {len(wrong)} of {len(self)} examples are so: "
+                    "mend their labels, or set data.mask = true to count them as missing"
+                )
+            labels[:, columns] = np.where((present == 1)[:, None], (part == 1).astype(np.float32), np.float32("nan"))
+        return AttributeData(self.images, labels, self.attributes, self.files, renderer=self._renderer, rows=self._rows)
+
     def subset(self, indices: Indices) -> AttributeData:
         """The examples at these indices, in this order; consecutive ones share the memory, others are copied.
 

@@ -24,8 +24,9 @@ def load_celeba(
     image_size: int = 64,
     cache_dir: str | Path | None = None,
     download: bool = False,
+    channels: int = 3,
 ) -> AttributeData:
-    """Reads CelebA's aligned pictures, central 148×148 pixels, resized to `image_size`.
+    """Reads CelebA's aligned pictures, central 148×148 pixels, resized to `image_size`; with one channel, in grey.
 
     Expects `img_align_celeba/`, `list_attr_celeba.txt` and `list_eval_partition.txt` in `root` or, as torchvision lays
     them out, in `root/celeba`. CelebA is licensed for non-commercial research only.
@@ -63,7 +64,7 @@ def load_celeba(
     labels = parse_labels([[rows[file][column] for column in columns] for file in files], names, str(table))
     pictures = folder / PICTURES_FOLDER
     expect(pictures.is_dir(), f"{folder}: expected {pictures.name}/ in it, got none: unpack {pictures.name}.zip there")
-    images = load_pictures(pictures, files, image_size, cache_dir, (ALIGNED_SIZE, CROP_SIDE))
+    images = load_pictures(pictures, files, image_size, cache_dir, (ALIGNED_SIZE, CROP_SIDE), channels)
     return AttributeData(images, labels, names, files)
 
 

@@ -26,6 +26,9 @@ Crop: TypeAlias = tuple[tuple[int, int], int]
 CACHE_VERSION = 1
 """Part of every cache key: raise it when decoding changes."""
 
+MODES = {1: "L", 3: "RGB"}
+"""Pillow's mode by the number of channels."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,8 +43,9 @@ def load_pictures(
     image_size: int,
     cache_dir: str | Path | None = None,
     crop: Crop | None = None,
+    channels: int = 3,
 ) -> NDArray[np.uint8]:
-    """The pictures as one read-only, memory-mapped array, uint8 (N, 3, image_size, image_size), RGB.
+    """The pictures as one read-only, memory-mapped array, uint8 (N, channels, image_size, image_size), RGB or grey.
 
     The first call decodes them into the cache folder, under a fingerprint of folder, file names, sizes and times of
     change. Later calls read the cache; a changed file is decoded again. The largest central square is taken, or that of
@@ -52,21 +56,22 @@ def load_pictures(
     """
     expect(image_size > 0, f"image_size: expected a positive number of pixels, got {image_size}")
     expect(files, f"{folder}: expected at least one picture, got none")
-    shape = (len(files), 3, image_size, image_size)
-    cached = cache_folder(cache_dir) / f"{_key(folder, files, image_size, crop)}.npy"
+    expect(channels in MODES, f"channels: expected 1 (grey) or 3 (RGB), got {channels}")
+    shape = (len(files), channels, image_size, image_size)
+    cached = cache_folder(cache_dir) / f"{_key(folder, files, shape, crop)}.npy"
     if not _is_whole(cached, shape):
         _log.info("decoding %d pictures of %s into %s", len(files), folder, cached)
         _write(cached, [folder / name for name in files], shape, crop)
     return np.load(cached, mmap_mode="r", allow_pickle=False)
 
 
-def decode(path: Path, image_size: int, crop: Crop | None = None) -> NDArray[np.uint8]:
-    """One picture as uint8 (3, image_size, image_size), RGB: central square, then a bicubic, antialiased resize.
+def decode(path: Path, image_size: int, crop: Crop | None = None, channels: int = 3) -> NDArray[np.uint8]:
+    """One picture as uint8 (channels, image_size, image_size): central square, then a bicubic, antialiased resize.
 
     Without `crop` these are the pixels that `csvae_hub.images.load_images` gives a model. An `ImageError` names a file
     that is broken or of another size than `crop` asks for.
     """
-    picture = open_image(path).convert("RGB")
+    picture = open_image(path).convert(MODES[channels])
     if crop is not None:
         (width, height), side = crop
         if picture.size != (width, height):
@@ -77,16 +82,18 @@ def decode(path: Path, image_size: int, crop: Crop | None = None) -> NDArray[np.
     left, top, side = center_square(*picture.size)
     box = (left, top, left + side, top + side)
     picture = picture.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _key(folder: Path, files: Sequence[str], image_size: int, crop: Crop | None) -> str:
+def _key(folder: Path, files: Sequence[str], shape: tuple[int, ...], crop: Crop | None) -> str:
     missing = [name for name in files if not (folder / name).exists()]
     are = "is" if len(missing) == 1 else "are"
     remedy = "add the files or drop their rows"
     expect(not missing, f"{_some(missing)} {are} listed but missing from {folder}: {remedy}")
     stats = [(name, (stat := (folder / name).stat()).st_size, stat.st_mtime_ns) for name in files]
-    parts = json.dumps([CACHE_VERSION, str(folder.resolve()), image_size, crop, stats])
+    mode = [] if shape[1] == 3 else [MODES[shape[1]]]
+    parts = json.dumps([CACHE_VERSION, str(folder.resolve()), shape[-1], crop, stats, *mode])
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
@@ -103,7 +110,7 @@ def _write(target: Path, paths: Sequence[Path], shape: tuple[int, ...], crop: Cr
 
     def attempt(path: Path) -> NDArray[np.uint8] | str:
         try:
-            return decode(path, shape[-1], crop)
+            return decode(path, shape[-1], crop, shape[1])
         except ImageError as error:
             return str(error)
 

@@ -18,14 +18,15 @@ def load_table(
     image_size: int = 64,
     csv: str = "attributes.csv",
     cache_dir: str | Path | None = None,
+    channels: int = 3,
 ) -> AttributeData:
     """Reads `folder/images/*` and `folder/attributes.csv`.
 
     The table has a column `file` (names under `images/`), an optional column `split`, and a column for each attribute:
-    0 or 1, -1 or 1, or an empty cell where the label is missing. Without a column `split` all rows are `train`.
-    The central square of each picture is resized to `image_size` pixels a side, once, and kept in `cache_dir`, by
-    default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`. The attributes are columns, in order, by default all; the split
-    `all` takes every row.
+    0 or 1, -1 or 1, or an empty cell where the label is missing. Without a column `split` all rows are `train`. With
+    one channel, pictures are grey. The central square of each is resized to `image_size` pixels a side, once, and kept
+    in `cache_dir`, by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`. The attributes are columns, in order, by
+    default all; the split `all` takes every row.
 
     Raises:
         DataError: a missing or broken folder, table, column, split or picture, named.
@@ -42,7 +43,8 @@ def load_table(
     rows = {file: row for (file, row), s in zip(rows.items(), splits, strict=True) if split in ("all", s)}
     labels = parse_labels([[row[i].strip() for i in positions] for row in rows.values()], names, where)
     files = list(rows)
-    return AttributeData(load_pictures(folder / "images", files, image_size, cache_dir), labels, names, files)
+    images = load_pictures(folder / "images", files, image_size, cache_dir, channels=channels)
+    return AttributeData(images, labels, names, files)
 
 
 def table_splits(folder: str | Path, csv: str = "attributes.csv") -> tuple[str, ...]:

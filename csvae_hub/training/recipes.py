@@ -31,10 +31,14 @@ PARTS = Path(__file__).parent / "parts"
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The data: `source` stands where the user names none; `examples` is the number of drawn ones."""
+    """The data: `source` stands where the user names none; `examples` is the number of drawn ones.
+
+    mask: count a group of exclusive attributes as missing where an example has not exactly one of them.
+    """
 
     source: str = ""
     examples: int = 10_000
+    mask: bool = False
 
     def __post_init__(self) -> None:
         check(self.examples >= 1, "data.examples", "1 or more", self.examples)
@@ -210,7 +214,9 @@ def _initial(recipe: Recipe, initial: str | Path) -> AttributeModel:
 def _load(recipe: Recipe, source: str, split: str, cache_dir: str | Path | None) -> AttributeData:
     model = recipe.model
     size = model.image_size if model.is_image else 64
-    return load_data(source, model.attributes, split, size, cache_dir, recipe.data.examples)
+    channels = model.shape[0] if model.is_image else 3
+    data = load_data(source, model.attributes, split, size, cache_dir, recipe.data.examples, channels=channels)
+    return data.exclusive(model.exclusive, recipe.data.mask)
 
 
 def _has_valid(source: str) -> bool:

@@ -40,9 +40,9 @@ FILES = [f"{i}.png" for i in range(5)]
 def count_decodes(monkeypatch) -> list[Path]:
     seen: list[Path] = []
 
-    def counted(path, image_size, crop=None):
+    def counted(path, image_size, crop=None, channels=3):
         seen.append(path)
-        return decode(path, image_size, crop)
+        return decode(path, image_size, crop, channels)
 
     monkeypatch.setattr(pictures, "decode", counted)
     return seen
@@ -172,3 +172,13 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("CSVAE_HUB_CACHE", str(tmp_path / "env"))
     assert cache_folder() == tmp_path / "env"
     assert cache_folder(tmp_path / "given") == tmp_path / "given"
+
+
+def test_one_channel_is_grey_and_has_a_cache_of_its_own(folder, cache):
+    grey = load_pictures(folder, FILES[:2], 16, cache, channels=1)
+    colour = load_pictures(folder, FILES[:2], 16, cache)
+    assert (grey.shape, colour.shape) == ((2, 1, 16, 16), (2, 3, 16, 16))
+    with Image.open(folder / FILES[0]) as picture:
+        np.testing.assert_array_equal(grey[0, 0], np.asarray(picture.convert("L")))
+    with pytest.raises(DataError, match=r"channels: expected 1 \(grey\) or 3 \(RGB\), got 2"):
+        load_pictures(folder, FILES, 16, cache, channels=2)

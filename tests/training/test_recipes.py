@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from csvae_hub.errors import ConfigError
+from csvae_hub.errors import ConfigError, DataError
+from csvae_hub.models import list_models
 from csvae_hub.training import recipes
 from csvae_hub.training.parts import critic, stronger_adversary
 from csvae_hub.training.recipes import Recipe, find_part, list_recipes, load_recipe, objective_of, train
@@ -175,7 +176,7 @@ def test_a_wrong_override_is_named(small, overrides, words):
 def test_an_unknown_recipe_is_answered_with_the_nearest_and_all():
     with pytest.raises(
         ConfigError,
-        match=r"no recipe 'celeba64': did you mean 'celeba-64'\? Expected one of celeba-128, celeba-64, paper-celeba",
+        match=r"no recipe 'celeba64': did you mean 'celeba-64'\? Expected one of celeba-128, celeba-64, expressions-",
     ):
         load_recipe("celeba64")
 
@@ -287,3 +288,55 @@ def test_data_of_another_shape_is_refused(tmp_path):
 
 def test_recipes_travel_with_the_package():
     assert Path(recipes.__file__).parent / "recipes" == recipes.FOLDER
+
+
+EXPRESSIONS = """
+[model]
+attributes = ["Happy", "Sad", "Angry", "Hat"]
+exclusive = [["Happy", "Sad", "Angry"]]
+shape = [1, 24, 24]
+z_dim = 4
+backbone = { width = 4, features = 16, film = true }
+
+[trainer]
+epochs = 2
+batch_size = 6
+
+[parts.critic]
+
+[parts.rest]
+epochs = 1
+weight = 1.0
+
+[parts.confusion]
+
+[parts.stronger_adversary]
+
+[parts.balanced]
+"""
+
+
+@pytest.mark.parametrize("kind", list_models())
+def test_grey_pictures_of_exclusive_attributes_are_trained_on_from_a_folder(tmp_path, kind):
+    from PIL import Image
+
+    folder = tmp_path / "expressions"
+    (folder / "images").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    lines = ["file,Happy,Sad,Angry,Hat"]
+    for i in range(18):
+        Image.fromarray(random.integers(0, 256, (24, 24), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
+        lines.append(f"{i}.png,{int(i % 3 == 0)},{int(i % 3 == 1)},{int(i % 3 == 2)},{i % 2}")
+    (folder / "attributes.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "small.toml").write_text(EXPRESSIONS)
+    recipe = load_recipe(tmp_path / "small.toml", {"model.model": kind})
+    model = train(recipe, folder, tmp_path / "run", cache_dir=tmp_path, quiet=True)
+    x = torch.rand(2, 1, 24, 24)
+    assert model.set_attribute(x, "Sad", True).shape == x.shape
+    assert model.predict_attributes(x)["Hat"].shape == (2,)
+    lines[1] = "0.png,1,1,0,0"
+    (folder / "attributes.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"^0\.png: expected one of Happy, Sad, Angry, got Happy and Sad"):
+        train(recipe, folder, tmp_path / "again", cache_dir=tmp_path, quiet=True)
+    masked = load_recipe(tmp_path / "small.toml", {"model.model": kind, "data.mask": "true"})
+    train(masked, folder, tmp_path / "again", cache_dir=tmp_path, quiet=True)

@@ -1,0 +1,98 @@
+"""The worth of each part of ours: drawn faces with all parts, without each in turn, and by the paper's objective alone.
+
+    python benchmarks/ablation.py --seeds 2
+
+Follows the recipe `synthetic-faces` at its full length, with the critic beside its parts, and measures with two judges
+on faces that no option was chosen by. Writes docs/results/ablation.json and, from it, the table .md beside it. Runs
+that the JSON holds are passed over, so that it can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from paper import judges_of, splits_of
+
+from csvae_hub import hub
+from csvae_hub.evaluation import evaluate
+from csvae_hub.training import Recipe, load_recipe, train
+
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "wished": lambda run: 100 * run["attribute_change"]["wished"],
+    "worst": lambda run: 100 * run["attribute_change"]["worst"],
+    "distance": lambda run: run["truth"]["distance"],
+    "MLP leak, worst": lambda run: run["leakage"]["z"]["mlp"]["max"],
+    "MSE": lambda run: run["reconstruction"]["mse"],
+    "seconds": lambda run: run["training_seconds"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="where training leaves its folders")
+    parser.add_argument("--only", nargs="+", help="these rows alone")
+    parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "ablation.json")
+    arguments = parser.parse_args()
+    path: Path = arguments.output
+    found: dict[str, Any] = hub.read_json(path) if path.is_file() else {"runs": {}}
+    found["command"], found["torch"] = (
+        shlex.join(["python", "benchmarks/ablation.py", *sys.argv[1:]]),
+        torch.__version__,
+    )
+    recipes = rows(dict(pair.partition("=")[::2] for pair in arguments.overrides))
+    splits = splits_of("synthetic-faces", recipes["all parts"], None)
+    judges = judges_of(splits[0], arguments.runs / "judges")
+    for seed in range(arguments.seeds):
+        for name in arguments.only or recipes:
+            of_row = found["runs"].setdefault(name, {})
+            if str(seed) in of_row:
+                continue
+            recipe = replace(recipes[name], trainer=replace(recipes[name].trainer, seed=seed))
+            folder = arguments.runs / f"{name.replace(' ', '-')}-{seed}"
+            model = train(recipe, None, folder, quiet=True)
+            result = evaluate(model, *splits, judges, seed=seed)
+            seconds = round(hub.read_json(folder / "model/training.json")["elapsed_seconds"])
+            of_row[str(seed)] = {"training_seconds": seconds, **result}
+            hub.write_json(path, found)
+            path.with_suffix(".md").write_text(table(found), encoding="utf-8")
+            print(table(found), flush=True)
+
+
+def rows(overrides: dict[str, str]) -> dict[str, Recipe]:
+    """A recipe for each row of the table."""
+    without_critic = load_recipe("synthetic-faces", overrides)
+    every = load_recipe("synthetic-faces", {**overrides, "parts.critic.weight": "400.0"})
+    found = {"all parts": every, "without critic": without_critic}
+    for name in without_critic.parts:
+        model = replace(every.model, flow=0) if name == "flow" else every.model
+        kept = {part: options for part, options in every.parts.items() if part != name}
+        found[f"without {name}"] = replace(every, model=model, parts=kept)
+    return {**found, "the paper's objective": load_recipe("paper-faces", overrides)}
+
+
+def table(found: dict[str, Any]) -> str:
+    """Means over the seeds and, behind ±, half of the distance between the extremes, as Markdown."""
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "| --- |" + " --- |" * len(COLUMNS)]
+    for name, runs in found["runs"].items():
+        cells: list[str] = []
+        for of in COLUMNS.values():
+            values = [of(run) for run in runs.values()]
+            spread = (max(values) - min(values)) / 2
+            cells.append(f"{mean(values):.3g}" + (f" ± {spread:.1g}" if len(values) > 1 else ""))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
