@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ PROGRESS = "progress.json"
 LOCK = ".lock"
 FORMAT_VERSION = 3
 KEPT = 2
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def locked(folder: Path | None) -> Iterator[None]:
 
     Raises:
         ConfigError: another run is training there.
+        OSError: the disk was full meanwhile.
     """
     if folder is None:
         yield
@@ -76,6 +79,13 @@ def locked(folder: Path | None) -> Iterator[None]:
         ) from None
     try:
         yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"there is no room for the files of the run in {folder} ({error.strerror}): its checkpoints are kept;"
+            " make room, and the same command resumes"
+        ) from error
     finally:
         lock.release()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import runpy
@@ -317,6 +318,14 @@ def test_a_run_that_fails_leaves_its_folder_free(tmp_path):
         raise ZeroDivisionError
     with resume.locked(tmp_path / "new"), resume.locked(None), resume.locked(tmp_path / "other"):
         pass
+
+
+def test_a_disk_that_is_full_during_a_run_is_named(tmp_path):
+    words = rf"no room for the files of the run in {tmp_path} \(No space left.*same command"
+    with pytest.raises(OSError, match=words), resume.locked(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "log.jsonl")
+    with pytest.raises(OSError, match="^no disk$"), resume.locked(tmp_path):
+        raise OSError("no disk")
 
 
 def test_a_killed_run_s_lock_blocks_nobody(tmp_path):
