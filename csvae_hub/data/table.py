@@ -25,8 +25,8 @@ def load_table(
 
     The table has a column `file` (names under `images/`), an optional column `split`, and a column for each attribute:
     0 or 1, -1 or 1, true or false, or an empty cell where the label is missing. Without a column `split` all rows are
-    `train`. Commas, semicolons or tabs separate the cells. A column without a name is left out where it is the first, as
-    pandas and R write one, or empty.
+    `train`. Commas, semicolons or tabs separate the cells. A column without a name is left out where it is the first,
+    as pandas and R write one, or empty.
     The central square of each picture is resized to `image_size` pixels a side, once, and kept in `cache_dir`, by
     default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`. The attributes are columns, in order, by default all; the split
     `all` takes every row.
