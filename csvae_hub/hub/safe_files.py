@@ -90,6 +90,18 @@ def again(path: Path) -> str:
     return "Load it again with force_download=True" if of_repo(path) else "Copy or download it again"
 
 
+def read_bytes(path: Path, limit: int = MAX_JSON) -> bytes:
+    """Reads an existing file of at most `limit` bytes; CorruptWeightsError for a larger one."""
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        kind = "JSON" if path.suffix == ".json" else "a file"
+        raise CorruptWeightsError(
+            f"{path}{of_repo(path)} has {path.stat().st_size} bytes: expected {kind} of at most {limit}"
+        )
+    return data
+
+
 def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON) -> dict[str, Any]:
     """Reads a JSON file of at most `limit` bytes that holds one object.
 
@@ -99,12 +111,7 @@ def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON) -> dict[str, 
             deep nesting are refused too.
     """
     path = existing(path)
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise CorruptWeightsError(
-            f"{path}{of_repo(path)} has {path.stat().st_size} bytes: expected JSON of at most {limit}"
-        )
+    data = read_bytes(path, limit)
     try:
         text = data.decode("utf-8")
         content = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_float)

@@ -14,7 +14,7 @@ from huggingface_hub import errors as hf
 from csvae_hub.errors import HubError
 from csvae_hub.hub.explain import asked, client
 from csvae_hub.hub.folder import CARD, COMPANIONS, PICTURE, REQUIRED
-from csvae_hub.hub.safe_files import inside
+from csvae_hub.hub.safe_files import inside, read_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def upload(
     if theirs is not None and not is_stamped(theirs):
         _log.warning("kept the card of %s, which was written by hand; overwrite_card=True replaces it", repo_id)
     elif CARD in files:
-        card = stamp(files[CARD].read_text(encoding="utf-8"))
+        card = stamp(read_bytes(files[CARD]).decode("utf-8", errors="replace"))
         operations.append(CommitOperationAdd(CARD, card.encode()))
 
     def send() -> CommitInfo:
@@ -107,4 +107,4 @@ def _card_in_repo(api: HfApi, repo_id: str, branch: str | None) -> str | None:
             if isinstance(error, hf.LocalEntryNotFoundError):
                 raise
             return None
-        return Path(path).read_bytes().decode("utf-8", errors="replace")
+        return read_bytes(Path(path)).decode("utf-8", errors="replace")
