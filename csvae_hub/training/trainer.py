@@ -18,9 +18,10 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel
 from csvae_hub.training.average import update_average
+from csvae_hub.training.checkpoints import locked
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
 from csvae_hub.training.grids import squared_error, write_grid
-from csvae_hub.training.resume import identity, locked, restore_run, save_run
+from csvae_hub.training.resume import identity, restore_run, save_run
 from csvae_hub.training.run_log import Means, RunLog
 from csvae_hub.training.steps import Objective
 
