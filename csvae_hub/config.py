@@ -18,7 +18,9 @@ from csvae_hub.text import is_printable
 
 FORMAT_VERSION = 1
 MAX_PARAMETER_SIZE = 4096
-"""Upper bound of a width, a latent size or the number of attributes: a config from a stranger can't ask for more."""
+"""Upper bound of a width or a latent size: a config from a stranger can't ask for more."""
+MAX_ATTRIBUTES, MAX_DEPTH = 1024, 64
+"""Upper bounds of the number of attributes and of layers in a row; each of them takes time, however small it is."""
 
 T = TypeVar("T")
 
@@ -178,9 +180,10 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         is_name = re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?)?", self.package) is not None
         check(is_name, "backbone.package", "the name of a package, or nothing", self.package)
-        for name, lowest in (("width", 1), ("depth", 0), ("features", 1)):
+        widths = (1, MAX_PARAMETER_SIZE)
+        for name, (lowest, most) in {"width": widths, "depth": (0, MAX_DEPTH), "features": widths}.items():
             value = getattr(self, name)
-            check(lowest <= value <= MAX_PARAMETER_SIZE, f"backbone.{name}", f"{lowest} to {MAX_PARAMETER_SIZE}", value)
+            check(lowest <= value <= most, f"backbone.{name}", f"{lowest} to {most}", value)
 
 
 @dataclass(frozen=True)
@@ -232,11 +235,13 @@ class ModelConfig:
     exclusive: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        check(0 < len(self.attributes) <= MAX_PARAMETER_SIZE, "attributes", "at least one name", self.attributes)
+        count = len(self.attributes)
+        check(count > 0, "attributes", "at least one name", self.attributes)
+        check(count <= MAX_ATTRIBUTES, "attributes", f"at most {MAX_ATTRIBUTES} names", count)
         check(all(self.attributes), "attributes", "names that are not empty", self.attributes)
         printed = "names without control characters or changes of writing direction"
         check(all(map(is_printable, self.attributes)), "attributes", printed, self.attributes)
-        check(len(set(self.attributes)) == len(self.attributes), "attributes", "each name once", self.attributes)
+        check(len(set(self.attributes)) == count, "attributes", "each name once", self.attributes)
         widths = ((f"adversary[{i}]", width) for i, width in enumerate(self.adversary))
         for name, value in (("z_dim", self.z_dim), ("w_dim", self.w_dim), *widths):
             check(1 <= value <= MAX_PARAMETER_SIZE, name, f"1 to {MAX_PARAMETER_SIZE}", value)
@@ -266,9 +271,8 @@ class ModelConfig:
         check(len(set(members)) == len(members), "exclusive", "each name in one group, once", self.exclusive)
         unknown = [name for name in members if name not in self.attributes]
         check(not unknown, "exclusive", f"attributes of this model ({', '.join(self.attributes)})", unknown)
-        for name in self.priors:
-            names = f"attributes of this model ({', '.join(self.attributes)})"
-            check(name in self.attributes, "priors", names, name)
+        if others := self.priors.keys() - set(self.attributes):
+            check(False, "priors", f"attributes of this model ({', '.join(self.attributes)})", min(others))
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:

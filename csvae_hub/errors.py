@@ -28,6 +28,10 @@ class ConfigError(ValueError):
     """A field of a config that is unknown, of the wrong type or out of range."""
 
 
+class TrainingError(ConfigError, FloatingPointError):
+    """A run whose losses or weights are no longer finite: its options are too bold for its data."""
+
+
 class DataError(ValueError):
     """A data set with something missing or contradictory."""
 

@@ -26,6 +26,8 @@ KINDS = (
     " or a list of these"
 )
 CELEBA_LANDMARKS = ((69.4, 111.3), (108.2, 111.3), (88.5, 135.5), (71.5, 152.4), (105.5, 152.4))
+ALIGNED_SIZE = (178, 218)
+"""Width and height of CelebA's aligned pictures, in pixels."""
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
 
 
@@ -53,6 +55,16 @@ class Preprocessor:
         check(self.interpolation == "bicubic", "interpolation", "'bicubic'", self.interpolation)
         check(self.range == (0.0, 1.0), "range", "(0.0, 1.0)", self.range)
         check(len(self.landmarks) == 5, "landmarks", "five points (x, y)", self.landmarks)
+        check(
+            _is_face(self.landmarks), "landmarks", f"those of an upright face in {ALIGNED_SIZE} pixels", self.landmarks
+        )
+
+
+def _is_face(landmarks: tuple[tuple[float, float], ...]) -> bool:
+    """True where the points lie in CelebA's frame as those of a face do, the picture's left first."""
+    inside = all(0 <= value <= side for point in landmarks for value, side in zip(point, ALIGNED_SIZE, strict=True))
+    (x, y), (x2, y2), _, (x3, y3), (x4, y4) = landmarks
+    return inside and min(x2 - x, x4 - x3, min(y3, y4) - max(y, y2)) >= MIN_SIDE
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,7 @@ def test_a_nested_key_is_named_by_its_path(changes, text):
     ("fields", "text"),
     [
         ({"attributes": ()}, "attributes: expected at least one name, got ()"),
+        ({"attributes": tuple(map(str, range(1025)))}, "attributes: expected at most 1024 names, got 1025"),
         ({"attributes": ("a", "a")}, "attributes: expected each name once, got ('a', 'a')"),
         ({"attributes": ("a", "")}, "attributes: expected names that are not empty, got ('a', '')"),
         ({"z_dim": 0}, "z_dim: expected 1 to 4096, got 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -17,8 +18,8 @@ from csvae_hub.errors import DataError, did_you_mean, unknown_attribute
 
 Indices: TypeAlias = "Sequence[int] | NDArray[np.int64] | Tensor"
 
-_CELLS = {"1": 1.0, "1.0": 1.0, "True": 1.0, "0": 0.0, "0.0": 0.0, "False": 0.0, "-1": -1.0, "-1.0": -1.0}
-_CELLS |= dict.fromkeys(("", "nan", "NaN"), float("nan"))
+_WORDS = {"true": "1", "false": "0"}
+_WORDS |= dict.fromkeys(("", "na", "n/a", "<na>", "none", "null"), "nan")
 
 
 Renderer: TypeAlias = Callable[["NDArray[np.int64]", str, bool, "NDArray[np.int64]"], "NDArray[np.uint8]"]
@@ -64,6 +65,8 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         got, kinds = f"got {images.dtype} {images.shape}", ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2))
         pictures = "pictures as uint8 (N, C, H, W) or vectors as float32 (N, D)"
         expect((images.dtype, images.ndim) in kinds, f"images: expected {pictures}, {got}")
+        finite = images.dtype == np.uint8 or bool(np.isfinite(images).all())
+        expect(finite, "images: expected finite numbers, got NaN or infinity")
         rule = f"one row an example and one column an attribute, {(n, k)}"
         expect(labels.shape == (n, k), f"labels: expected {rule}, got {labels.shape}")
         known = (labels == 0) | (labels == 1) | np.isnan(labels)
@@ -217,21 +220,31 @@ def column_indices(attributes: Sequence[str], known: Sequence[str], owner: str =
 
 
 def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], where: str) -> NDArray[np.float32]:
-    """Text cells, N rows of k, as labels (N, k): 1 or True present; 0, -1 or False absent; empty or NaN missing.
+    """Text cells, N rows of k, as labels (N, k): 1 or true present; 0, -1 or false absent; nothing, NaN or NA missing.
 
-    A column with both 0 and -1 is ambiguous and refused.
+    Case, spaces and decimals (1.0 or 1,0) don't matter. A column with both 0 and -1 is ambiguous and refused.
     """
-    values = np.empty((len(cells), len(attributes)), dtype=np.float32)
-    for i, row in enumerate(cells):
+    known = {cell: _label(cell) for cell in {cell for row in cells for cell in row}}
+    for row in cells:
         for name, cell in zip(attributes, row, strict=True):
-            if cell not in _CELLS:
-                rule = "0 or 1, -1 or 1, or nothing where the label is missing"
+            if known[cell] is None:
+                rule = "0 or 1, -1 or 1, or nothing where the label is missing; true and false will do"
                 raise DataError(f"{where}: column {name!r}: expected {rule}, got {cell!r}")
-        values[i] = [_CELLS[cell] for cell in row]
+    values = np.array([[known[cell] for cell in row] for row in cells], np.float32).reshape(len(cells), len(attributes))
     for name, column in zip(attributes, values.T, strict=True):
         both, remedy = {0, -1} <= set(column.tolist()), "for absent write one of them, for missing nothing"
         expect(not both, f"{where}: column {name!r} has both 0 and -1: {remedy}")
-    return np.where(values == -1, np.float32(0), values)
+    return np.where(values <= 0, np.float32(0), values)
+
+
+def _label(cell: str) -> float | None:
+    """The number in a cell, NaN where it is empty; None for another text."""
+    word = cell.strip().lower().replace(",", ".")
+    try:
+        value = float(_WORDS.get(word, word))
+    except ValueError:
+        return None
+    return value if value in (-1, 0, 1) or math.isnan(value) else None
 
 
 def check_split(split: str, known: Sequence[str], where: str) -> None:

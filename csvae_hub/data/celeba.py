@@ -8,10 +8,9 @@ from pathlib import Path
 from csvae_hub.data.base import AttributeData, check_split, column_indices, expect, parse_labels
 from csvae_hub.data.pictures import load_pictures
 from csvae_hub.errors import DataError, did_you_mean
+from csvae_hub.images import ALIGNED_SIZE
 
 SPLITS = {"train": "0", "valid": "1", "test": "2"}
-ALIGNED_SIZE = (178, 218)
-"""Width and height of CelebA's aligned pictures, in pixels."""
 CROP_SIDE = 148
 """Side of the usual central crop of an aligned picture, in pixels."""
 ATTRIBUTES_FILE, PARTITION_FILE, PICTURES_FOLDER = "list_attr_celeba.txt", "list_eval_partition.txt", "img_align_celeba"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv as csv_module
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from csvae_hub.data.base import AttributeData, check_split, column_indices, expect, parse_labels
 from csvae_hub.data.pictures import load_pictures
@@ -23,9 +25,11 @@ def load_table(
     """Reads `folder/images/*` and `folder/attributes.csv`.
 
     The table has a column `file` (names under `images/`), an optional column `split`, and a column for each attribute:
-    0 or 1, -1 or 1, or an empty cell where the label is missing. Without a column `split` all rows are `train`. With
-    one channel, pictures are grey. The central square of each is resized to `image_size` pixels a side, once, and kept
-    in `cache_dir`, by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`. The attributes are columns, in order, by
+    0 or 1, -1 or 1, true or false, or an empty cell where the label is missing. Without a column `split` all rows are
+    `train`. Commas, semicolons or tabs separate the cells. A column without a name is left out where it is the first,
+    as pandas and R write one, or empty.
+    With one channel, pictures are grey. The central square of each is resized to `image_size` pixels a side, once, and
+    kept in `cache_dir`, by default `$CSVAE_HUB_CACHE` or `~/.cache/csvae-hub`. The attributes are columns, in order, by
     default all; the split `all` takes every row.
 
     Raises:
@@ -65,22 +69,39 @@ def _read(folder: Path, csv: str) -> tuple[list[str], dict[str, list[str]], list
         raise DataError(f"{folder}: expected images/ and {csv} with columns file, split and attributes, got {content}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv_module.reader(file, strict=True)
-            numbered = [(reader.line_num, row) for row in reader if row]
+            reader = csv_module.reader(file, delimiter=_separator(file), strict=True)
+            numbered = [(reader.line_num, row) for row in reader if any(row)]
     except (csv_module.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: expected comma-separated text in UTF-8, got: {error}") from error
     expect(len(numbered) > 1, f"{path}: expected column names and at least one row, got {len(numbered)} lines")
     header = [name.strip() for name in numbered[0][1]]
     said = ", ".join(header)
+    for line, row in numbered[1:]:
+        expect(len(row) == len(header), f"{path}, line {line}: expected {len(header)} cells, got {len(row)}")
+    kept = [i for i, name in enumerate(header) if not _is_left_out(i, name, [row[i] for _, row in numbered[1:]])]
+    header, numbered = [header[i] for i in kept], [(line, [row[i] for i in kept]) for line, row in numbered]
     expect("file" in header, f"{path}: expected a column 'file', names under images/, got {said}")
     unique = len(set(header)) == len(header) and all(header)
     expect(unique, f"{path}: expected a name for each column, each once, got {said}")
     rows, lines = {}, {}
     for line, row in numbered[1:]:
-        expect(len(row) == len(header), f"{path}, line {line}: expected {len(header)} cells, got {len(row)}")
         name = row[header.index("file")]
         expect(name, f"{path}, line {line}: expected a file name, got an empty cell")
         expect(name not in rows, f"{path}, line {line}: {name!r} is listed in line {lines.get(name)} already")
         rows[name], lines[name] = row, line
     column = header.index("split") if "split" in header else None
     return header, rows, ["train" if column is None else row[column].strip() for row in rows.values()]
+
+
+def _separator(file: TextIO) -> str:
+    """The character between the names of the columns, one of which is `file`; a comma where there is no such column."""
+    first = next((line for line in file if line.strip()), "")
+    file.seek(0)
+    rows = {mark: next(csv_module.reader([first], delimiter=mark), []) for mark in ",;\t"}
+    return next((mark for mark, names in rows.items() if "file" in map(str.strip, names)), ",")
+
+
+def _is_left_out(position: int, name: str, cells: list[str]) -> bool:
+    """True for a column of row numbers, and for one that holds nothing."""
+    unnamed = name == "" or re.fullmatch(r"Unnamed: \d+", name) is not None
+    return unnamed and (position == 0 or not any(cell.strip() for cell in cells))

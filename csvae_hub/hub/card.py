@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from csvae_hub.config import to_dict
 from csvae_hub.errors import CardError
-from csvae_hub.hub.card_tables import at, eval_results, framed, is_number, plain, renewed, table
-from csvae_hub.hub.folder import CARD, PICTURE, load_weights
-from csvae_hub.hub.safe_files import inside, read_json
+from csvae_hub.hub.card_tables import at, eval_results, framed, is_number, plain, renewed, table, texts
+from csvae_hub.hub.folder import CARD, PICTURE, load_tensors, read_model_config
+from csvae_hub.hub.safe_files import inside, read_bytes, read_json
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
@@ -24,6 +25,9 @@ WEAK = 0.75
 """The card calls an edit weak below this share of edits that reach the wished class."""
 LEAKING = 0.55
 """The card says that z leaks above this mean AUC of MLP probes on z."""
+
+MAX_FRONT_MATTER = 1 << 16
+"""Upper bound in characters, since YAML is read slowly."""
 
 _TOLD = "The decoder is told the attributes; an edit tells it another one."
 CLASSES = {
@@ -58,7 +62,7 @@ def make_card(folder: str | Path, name: str, fields: Mapping[str, Any] | None = 
     """
     folder = Path(folder)
     own = inside(folder, CARD)
-    text = own.read_bytes().decode("utf-8", errors="replace") if own.is_file() else None
+    text = read_bytes(own).decode("utf-8", errors="replace") if own.is_file() else None
     if text is None or not text.lstrip().startswith("---"):
         facts = _Facts(folder, name, dict(fields or {}))
         return f"---\n{facts.front_matter().to_yaml()}\n---\n\n{facts.text() if text is None else text}"
@@ -81,9 +85,9 @@ def with_results(text: str, evaluation: Mapping[str, Any], name: str) -> str:
     """
     card = _read(text, CARD)
     card.data["model_name"] = name
-    datasets = card.data.get("datasets") or []
-    datasets = [datasets] if isinstance(datasets, str) else datasets
-    card.data["eval_results"] = eval_results(evaluation, datasets, card.data.get("pipeline_tag"))
+    card.data["eval_results"] = eval_results(
+        evaluation, texts(card.data.get("datasets")), card.data.get("pipeline_tag")
+    )
     card.text = renewed(card.text, evaluation)
     return str(card)
 
@@ -94,35 +98,33 @@ class _Facts:
     def __init__(self, folder: Path, name: str, fields: dict[str, Any]) -> None:
         self.name = name
         self.fields = fields
-        self.config, tensors = load_weights(folder)
+        self.config, tensors = read_model_config(folder), load_tensors(folder)
         self.training, self.evaluation = (_optional(folder, file) for file in ("training.json", "evaluation.json"))
         self.has_picture = inside(folder, PICTURE).is_file()
         self.numbers = sum(tensor.numel() for tensor in tensors.values())
         floating = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
         self.types = sorted(str(dtype).removeprefix("torch.") for dtype in floating)
-        self.attributes: list[str] = list(self.config["attributes"])
-        self.shape: list[int] = list(self.config["shape"])
-        self.is_image = len(self.shape) == 3
-        model = self.config["model"]
+        self.attributes, self.shape, self.is_image = self.config.attributes, self.config.shape, self.config.is_image
+        model = self.config.model
         self.class_name, self.description, self.edits = CLASSES.get(model, ("AttributeModel", model, ""))
         self.runs = _runs(self.training)
         tables = [run["data"] for run in self.runs.values() if isinstance(run.get("data"), dict)]
-        self.datasets = fields.get("datasets") or _unique(_data_name(table) for table in tables)
-        licences = _unique(table.get("license") for table in tables)
+        self.datasets = texts(fields.get("datasets")) or texts([_data_name(table) for table in tables])
+        licences = texts([table.get("license") for table in tables])
         self.license = fields.get("license") or (licences[0] if len(licences) == 1 else None)
 
     def front_matter(self) -> ModelCardData:
         from huggingface_hub import ModelCardData
 
         task = "image-to-image" if self.is_image else None
-        tags = [LIBRARY, self.config["model"], "vae", "face-editing" if self.is_image else "disentanglement"]
+        tags = [LIBRARY, self.config.model, "vae", "face-editing" if self.is_image else "disentanglement"]
         results = eval_results(self.evaluation, self.datasets, task)
         known = {
             "license": self.license,
             "library_name": LIBRARY,
             "pipeline_tag": task,
             "datasets": self.datasets or None,
-            "tags": _unique([*tags, *self.fields.get("tags", [])]),
+            "tags": texts([*tags, *texts(self.fields.get("tags"))]),
         }
         data = ModelCardData(**{**known, **{k: v for k, v in self.fields.items() if k not in known}})
         if results:
@@ -171,15 +173,15 @@ class _Facts:
         return f"**Licence of the weights**: {f'[{plain(named)}]({link})' if link else plain(named)}."
 
     def _sizes(self) -> str:
-        config, backbone = self.config, self.config.get("backbone") or {}
+        config = self.config
         rows = [
-            ("model", f"`{config['model']}`, {self.numbers:,} numbers stored as {', '.join(self.types)}"),
+            ("model", f"`{plain(config.model)}`, {self.numbers:,} numbers stored as {', '.join(self.types)}"),
             ("data", " × ".join(map(str, self.shape))),
-            ("z", f"{config.get('z_dim', 'not stated')} numbers"),
-            ("backbone", ", ".join([f"`{plain(str(backbone.get('name', 'conv')))}`", *_options(backbone)])),
+            ("z", f"{config.z_dim} numbers"),
+            ("backbone", ", ".join([f"`{plain(config.backbone.name)}`", *_options(to_dict(config.backbone))])),
         ]
-        if config["model"] == "csvae":
-            rows.insert(3, ("w", f"{len(self.attributes)} subspaces of {config.get('w_dim', 'not stated')} numbers"))
+        if config.model == "csvae":
+            rows.insert(3, ("w", f"{len(self.attributes)} subspaces of {config.w_dim} numbers"))
         return table(("part", "size"), rows)
 
     def _training(self) -> str:
@@ -249,8 +251,11 @@ def _read(text: str, where: str) -> ModelCard:
     from yaml import YAMLError
 
     try:
+        end = re.search(r"[\r\n]---[\r\n]", text)
+        if end and end.start() > MAX_FRONT_MATTER:
+            raise ValueError(f"{end.start()} characters of it: expected at most {MAX_FRONT_MATTER}")
         return ModelCard(text)
-    except (ValueError, TypeError, YAMLError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CardError(
             f"{where}: expected front matter of YAML between two lines of ---, as the Hub reads it, got {reason}"
@@ -281,10 +286,6 @@ def _data_name(table: Mapping[str, Any]) -> str | None:
     """The name of a data set; None for a path, which is private to the author."""
     name = table.get("name") or table.get("source")
     return name if isinstance(name, str) and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else None
-
-
-def _unique(values: Any) -> list[str]:
-    return list(dict.fromkeys(value for value in values if isinstance(value, str) and value))
 
 
 def _quoted(text: str) -> str:

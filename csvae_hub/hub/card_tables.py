@@ -67,8 +67,8 @@ def figures(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:
             cells = [[said(value, kind) for value in found[title]] for title, kind in kept]
             rows = [(plain(name), *row) for name, *row in zip(attributes, *cells, strict=True)]
             parts += [words, table(("attribute", *(title for title, _ in kept)), rows)]
-    if at_chance := at(evaluation, "judge", "at_chance"):
-        names = ", ".join(plain(str(name)) for name in at_chance)
+    if at_chance := texts(at(evaluation, "judge", "at_chance")):
+        names = ", ".join(map(plain, at_chance))
         parts.append(f"A judge is at chance on {names}: its answers on them say nothing and are left out.")
     return "\n\n".join(parts)
 
@@ -80,7 +80,7 @@ def framed(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:
 
 def renewed(text: str, evaluation: Mapping[str, Any]) -> str:
     """Replaces the tables of `framed` in a text by those of this evaluation."""
-    tables = framed(evaluation, evaluation.get("attributes") or [])
+    tables = framed(evaluation, texts(evaluation.get("attributes")))
     return re.sub(f"{re.escape(_BEGIN)}.*?{re.escape(_END)}", lambda _: tables, text, flags=re.DOTALL)
 
 
@@ -110,6 +110,12 @@ def at(content: Any, *path: str, default: Any = None) -> Any:
         content = content.get(key) if isinstance(content, Mapping) else None
     found = content if content is not None else dotted
     return default if found is None else found
+
+
+def texts(value: Any) -> list[str]:
+    """The texts of a JSON list, each once; those of a text, that text; nothing for any other value."""
+    values = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
+    return list(dict.fromkeys(text for text in values if isinstance(text, str) and text))
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub import HfApi, ModelInfo, constants, try_to_load_from_cache
 from huggingface_hub import errors as hf
 from huggingface_hub.utils.sha import sha_fileobj
 
+from csvae_hub.config import shown
 from csvae_hub.errors import CorruptWeightsError, HubConnectionError, HubError, HubOfflineError, MissingWeightsError
-from csvae_hub.hub.explain import client, explained, offline, revisions
+from csvae_hub.hub.explain import asked, client, no_hub, offline, revisions
 from csvae_hub.hub.folder import COMPANIONS, REQUIRED
+from csvae_hub.hub.safe_files import check_place, remembered
 
 _log = logging.getLogger(__name__)
 
@@ -38,10 +41,12 @@ def download(
         HubError: the repo can't be read, and the files are not in the cache; the subclass gives the reason.
         MissingWeightsError: the repo lacks a file.
         CorruptWeightsError: a downloaded file is not the repo's.
+        UnsafeWeightsError: a downloaded file lies outside of the repo's place in the cache.
         ValueError: `force_download` while the network is switched off.
     """
     name = f"{repo_id}{f' at revision {revision!r}' if revision else ''}"
     cache_dir = None if cache_dir is None else str(cache_dir)
+    cache = remembered(cache_dir or constants.HF_HUB_CACHE)
     api = client(token)
     if local_files_only or constants.HF_HUB_OFFLINE:
         why = "local_files_only=True" if local_files_only else "HF_HUB_OFFLINE is set"
@@ -49,15 +54,19 @@ def download(
             raise ValueError(f"force_download: expected False, since {why}, got True. Leave out one of the two")
         return _from_cache(api, repo_id, revision, cache_dir, offline(name, why, cache_dir))
     try:
-        with explained(name, "its list of files", lambda: revisions(api, repo_id, revision)):
-            info = api.model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        timeout = constants.HF_HUB_ETAG_TIMEOUT
+        there, sha = asked(
+            name,
+            "its list of files",
+            lambda: _listed(partial(api.model_info, repo_id, revision=revision, timeout=timeout)),
+            lambda: revisions(api, repo_id, revision),
+        )
     except (HubConnectionError, HubOfflineError) as error:
         if force_download:
             raise
         folder = _from_cache(api, repo_id, revision, cache_dir, error)
         _log.warning("%s; the copy in the cache is used", error)
         return folder
-    there = {file.rfilename for file in info.siblings or []}
     missing = [file for file in REQUIRED if file not in there]
     if missing:
         raise MissingWeightsError(
@@ -68,15 +77,28 @@ def download(
     commit = revision
     path = Path()
     for file in (*REQUIRED, *(file for file in companions if file in there)):
-        known = try_to_load_from_cache(repo_id, file, cache_dir=cache_dir, revision=commit if path.name else info.sha)
-        with explained(name, file, lambda: revisions(api, repo_id, revision)):
-            path = Path(
-                api.hf_hub_download(repo_id, file, revision=commit, cache_dir=cache_dir, force_download=force_download)
-            )
+        known = try_to_load_from_cache(repo_id, file, cache_dir=cache_dir, revision=commit if path.name else sha)
+        fetch = partial(
+            api.hf_hub_download, repo_id, file, revision=commit, cache_dir=cache_dir, force_download=force_download
+        )
+        path = Path(asked(name, file, fetch, lambda: revisions(api, repo_id, revision)))
+        check_place(path, cache, repo_id)
         if force_download or not isinstance(known, str):
             _check_blob(path, name)
         commit = path.parent.name
     return path.parent
+
+
+def _listed(request: Callable[[], ModelInfo]) -> tuple[set[str], str]:
+    """The names of a repo's files, and its commit."""
+    try:
+        info = request()
+        files, sha = {file.rfilename for file in info.siblings or []}, info.sha
+    except (KeyError, TypeError, AttributeError) as error:
+        raise no_hub(f"{type(error).__name__}: {error}") from error
+    if not isinstance(sha, str) or not re.fullmatch("[0-9a-f]{40}", sha):
+        raise no_hub(f"the commit {shown(sha)}")
+    return files, sha
 
 
 def _from_cache(api: HfApi, repo_id: str, revision: str | None, cache_dir: str | None, otherwise: HubError) -> Path:

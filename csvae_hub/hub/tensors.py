@@ -16,6 +16,9 @@ from csvae_hub.hub.safe_files import again, existing, of_repo
 MAX_HEADER = 4 << 20
 """Upper bound in bytes of the header, which lists the tensors."""
 
+MAX_TENSORS = 20_000
+"""Upper bound of their number; the deepest model that a config allows has fewer."""
+
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TYPES = (*FLOATING, torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool)
 
@@ -35,6 +38,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if header > min(size - 8, MAX_HEADER):
             raise ValueError(f"its header has {header} bytes: expected at most {max(0, min(size - 8, MAX_HEADER))}")
         tensors = load_file(path, backend="pread")  # own memory: a map would follow the file's later changes
+        if len(tensors) > MAX_TENSORS:
+            raise ValueError(f"it holds {len(tensors)} tensors: expected at most {MAX_TENSORS}")
         for name, tensor in tensors.items():
             if tensor.dtype not in TYPES:
                 raise ValueError(f"{shown(name)} is of type {tensor.dtype}, which no model has")

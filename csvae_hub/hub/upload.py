@@ -12,9 +12,9 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from huggingface_hub import errors as hf
 
 from csvae_hub.errors import HubError
-from csvae_hub.hub.explain import client, explained
+from csvae_hub.hub.explain import asked, client
 from csvae_hub.hub.folder import CARD, COMPANIONS, PICTURE, REQUIRED
-from csvae_hub.hub.safe_files import inside
+from csvae_hub.hub.safe_files import inside, read_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,9 @@ def upload(
     files = {name: inside(folder, name) for name in (*REQUIRED, *COMPANIONS, PICTURE)}
     files = {name: path for name, path in files.items() if path.is_file()}
     api = client(token)
-    with explained(repo_id, "a repo to write to"):
+
+    def prepare() -> str | None:
+        """Makes what is missing and checks the rest; gives the card in the repo where it may be one to keep."""
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private is not None and api.model_info(repo_id).private != private:
             raise HubError(
@@ -53,19 +55,24 @@ def upload(
             raise HubError(f"the Hub repo {repo_id} has a tag {tag!r} already: give another name")
         if branch is not None and not create_pr:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
-        theirs = _card_in_repo(api, repo_id, branch) if CARD in files and not overwrite_card else None
+        return _card_in_repo(api, repo_id, branch) if CARD in files and not overwrite_card else None
+
+    theirs = asked(repo_id, "a repo to write to", prepare)
     operations = [CommitOperationAdd(name, str(path)) for name, path in files.items() if name != CARD]
     if theirs is not None and not is_stamped(theirs):
         _log.warning("kept the card of %s, which was written by hand; overwrite_card=True replaces it", repo_id)
     elif CARD in files:
-        card = stamp(files[CARD].read_text(encoding="utf-8"))
+        card = stamp(read_bytes(files[CARD]).decode("utf-8", errors="replace"))
         operations.append(CommitOperationAdd(CARD, card.encode()))
-    with explained(repo_id, "the commit"):
-        commit = api.create_commit(
+
+    def send() -> CommitInfo:
+        return api.create_commit(
             repo_id, operations, commit_message=commit_message, revision=branch, create_pr=create_pr
         )
-        if tag is not None:
-            api.create_tag(repo_id, tag=tag, revision=commit.oid)
+
+    commit = asked(repo_id, "the commit", send, repeatable=not create_pr)
+    if tag is not None:
+        asked(repo_id, "the tag", lambda: api.create_tag(repo_id, tag=tag, revision=commit.oid), repeatable=False)
     return commit
 
 
@@ -100,4 +107,4 @@ def _card_in_repo(api: HfApi, repo_id: str, branch: str | None) -> str | None:
             if isinstance(error, hf.LocalEntryNotFoundError):
                 raise
             return None
-        return Path(path).read_bytes().decode("utf-8", errors="replace")
+        return read_bytes(Path(path)).decode("utf-8", errors="replace")

@@ -34,8 +34,8 @@ class TrainerConfig:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            check(getattr(self, name) >= 1, name, "1 or more", getattr(self, name))
+        check(self.epochs >= 1, "epochs", "1 or more", self.epochs)
+        check(self.batch_size >= 2, "batch_size", "2 or more, for batch norm", self.batch_size)
         check(self.seed >= 0, "seed", "0 or more", self.seed)
         for name in ("learning_rate", "adversary_learning_rate"):
             check(0 < getattr(self, name) < float("inf"), name, "a positive number", getattr(self, name))

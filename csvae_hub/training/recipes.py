@@ -116,11 +116,12 @@ def _read(name_or_path: str | Path, extended_by: tuple[Path, ...] = ()) -> dict[
         )
     try:
         tables: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no TOML: {error}") from error
     base = tables.pop("extends", None)
     if base is None:
         return tables
+    check(isinstance(base, str), f"{path}: extends", "the name or path of a recipe", base)
     if path in extended_by:
         raise ConfigError(f"{path}: extends itself by way of {base!r}: name a recipe that does without this one")
     return _over(_read(base, (*extended_by, path)), tables)

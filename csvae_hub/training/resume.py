@@ -1,79 +1,23 @@
-"""Checkpoints without pickle: one safetensors file and one JSON file in a folder that appears all at once."""
+"""A run that goes on: its modules, optimisers and random numbers into a checkpoint, and out of it."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from csvae_hub.config import to_dict
-from csvae_hub.errors import ConfigError
+from csvae_hub.config import shortened, to_dict
+from csvae_hub.errors import ConfigError, TrainingError
+from csvae_hub.hub.tensors import is_finite
+from csvae_hub.training.checkpoints import Progress, load_latest, save_checkpoint
 
 if TYPE_CHECKING:
     from csvae_hub.training.trainer import Trainer
-
-TENSORS = "tensors.safetensors"
-PROGRESS = "progress.json"
-FORMAT_VERSION = 2
-KEPT = 2
-
-
-def save_checkpoint(folder: Path, batches: int, tensors: dict[str, Tensor], progress: dict[str, Any]) -> Path:
-    """Writes `folder/batch-<batches>` and removes all but the newest `KEPT` checkpoints.
-
-    It is written under a temporary name and renamed when it is on the disk, so that a process killed at any moment
-    leaves complete checkpoints only. `progress` is plain JSON.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.glob(".writing-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    writing = folder / f".writing-{os.getpid()}"
-    writing.mkdir()
-    # a copy each: safetensors refuses tensors that share memory, and channels-last ones
-    copies = {key: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for key, t in tensors.items()}
-    save_file(copies, writing / TENSORS, metadata={"format": "pt"})
-    content = {"format_version": FORMAT_VERSION, "batches": batches, **progress}
-    (writing / PROGRESS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    for name in (TENSORS, PROGRESS):
-        _to_disk(writing / name)
-    target = folder / f"batch-{batches:09d}"
-    if target.exists():
-        shutil.rmtree(target)
-    writing.rename(target)
-    _to_disk(folder)
-    for old in list_checkpoints(folder)[KEPT:]:
-        shutil.rmtree(old)
-    return target
-
-
-def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in `folder`, newest first."""
-    return sorted(folder.glob("batch-*"), reverse=True)
-
-
-def load_latest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and progress of the newest complete checkpoint; None where there is none.
-
-    Warns of a damaged checkpoint by name and passes it over.
-    """
-    for path in list_checkpoints(folder):
-        try:
-            progress = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
-            if progress["format_version"] != FORMAT_VERSION:
-                raise ValueError(f"format_version {progress['format_version']}, this version reads {FORMAT_VERSION}")
-            return load_file(path / TENSORS), progress
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            warnings.warn(f"checkpoint {path} can't be read ({error}): trying the one before it", stacklevel=2)
-    return None
 
 
 def check_identity(now: Mapping[str, Any], then: Mapping[str, Any], folder: Path) -> None:
@@ -146,23 +90,37 @@ def identity(run: Trainer) -> dict[str, Any]:
 
 
 def save_run(run: Trainer, batches: int) -> None:
-    """Writes a checkpoint of modules, optimisers and random numbers after so many batches."""
-    assert run.folder is not None
+    """Writes a checkpoint of modules, optimisers and random numbers after so many batches, if the run has a folder.
+
+    Raises:
+        TrainingError: the weights are no longer finite.
+    """
+    broken = [name for name, parameter in run.objective.named_parameters() if not is_finite(parameter.detach())]
+    if broken:
+        raise not_finite(f"the weights {broken[0]} after batch {batches}")
+    if run.folder is None:
+        return
     tensors = module_tensors(run.objective, "objective") | module_tensors(run.average, "average")
     for name, optimizer in run.optimizers.items():
         tensors |= optimizer_tensors(optimizer, name)
     tensors["random.cpu"] = torch.get_rng_state()
     if run.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
-    progress = {"elapsed": run.elapsed, "identity": flat(identity(run))}
-    save_checkpoint(run.folder / "checkpoints", batches, tensors, progress)
+    save_checkpoint(run.folder / "checkpoints", tensors, Progress(batches, run.elapsed, flat(identity(run))))
+
+
+def not_finite(got: str) -> TrainingError:
+    """The error for a run that holds NaN or infinity."""
+    return TrainingError(
+        f"{got}: expected finite numbers; lower the learning rate, and train in another folder or without resuming"
+    )
 
 
 def restore_run(run: Trainer, resumed: bool) -> int:
     """Puts the newest checkpoint in place, or removes all where nothing is to be resumed; gives the batches done.
 
     Raises:
-        ConfigError: the checkpoint is of another configuration or other data.
+        ConfigError: the checkpoint is of another configuration, other data or another version's modules.
     """
     folder = None if run.folder is None else run.folder / "checkpoints"
     if folder is None or not folder.exists():
@@ -171,23 +129,22 @@ def restore_run(run: Trainer, resumed: bool) -> int:
     if found is None:
         return 0
     tensors, progress = found
-    check_identity(identity(run), progress["identity"], folder)
-    if int(progress["batches"]) > run.rest_at:
+    check_identity(identity(run), progress.identity, folder)
+    if progress.batches > run.rest_at:
         run.begin_rest(resumed=True)
-    load_module_tensors(run.objective, "objective", tensors)
-    load_module_tensors(run.average, "average", tensors)
-    for name, optimizer in run.optimizers.items():
-        load_optimizer_tensors(optimizer, name, tensors)
-    torch.set_rng_state(tensors["random.cpu"])
-    if run.device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], run.device)
-    run.elapsed = float(progress["elapsed"])
-    return int(progress["batches"])
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        load_module_tensors(run.objective, "objective", tensors)
+        load_module_tensors(run.average, "average", tensors)
+        for name, optimizer in run.optimizers.items():
+            load_optimizer_tensors(optimizer, name, tensors)
+        torch.set_rng_state(tensors["random.cpu"])
+        if run.device.type == "cuda" and "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], run.device)
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        said = shortened(" ".join(str(error).split()))
+        raise ConfigError(
+            f"the checkpoint in {folder} doesn't fit the modules of this run ({said}): was it made by another version?"
+            " Train in another folder, or without resuming"
+        ) from error
+    run.elapsed = progress.elapsed
+    return progress.batches

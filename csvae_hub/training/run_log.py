@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, TextIO
 
+import torch
 from torch import Tensor
 
 from csvae_hub.errors import require
 from csvae_hub.hub import replacing
+from csvae_hub.training.resume import not_finite
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -24,31 +27,26 @@ class Means:
     """Means of named scalars over batches; they stay on their device until they are taken."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
+        self.rows: list[dict[str, Tensor]] = []
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Takes in the scalars of one batch."""
-        for name, value in terms.items():
-            value = value.detach().float()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
+        self.rows.append({name: value.detach().float() for name, value in terms.items()})
 
     def take(self, batch: int) -> dict[str, float]:
-        """Gives the means since the last time; `batch` is for the error's words.
+        """Gives the means since the last time; `batch` is the number of the last one.
 
         Raises:
-            FloatingPointError: one isn't finite.
+            TrainingError: one isn't finite; the error names the first batch of that kind.
         """
-        means = {name: value.item() / self.count for name, value in self.sums.items()}
-        self.sums, self.count = {}, 0
-        broken = [f"{name} = {value}" for name, value in means.items() if not math.isfinite(value)]
-        if broken:
-            raise FloatingPointError(
-                f"{', '.join(broken)} by batch {batch}: expected finite losses; "
-                "lower the learning rate, and resume from the last checkpoint"
-            )
-        return means
+        rows = [dict(zip(row, torch.stack([*row.values()]).tolist(), strict=True)) for row in self.rows]
+        self.rows = []
+        for number, row in enumerate(rows, batch - len(rows) + 1):
+            broken = [f"{name} = {value}" for name, value in row.items() if not math.isfinite(value)]
+            if broken:
+                raise not_finite(f"{', '.join(broken)} in batch {number}")
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {name: fmean(row[name] for row in rows if name in row) for name in names}
 
 
 class RunLog:
@@ -113,7 +111,10 @@ class RunLog:
             sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Closes the files."""
         if self.file is not None:
             self.file.close()
@@ -131,7 +132,7 @@ def _cut_log(path: Path, batch: int) -> None:
     if not path.exists():
         return
     kept: list[str] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             if json.loads(line)["batch"] <= batch:
                 kept.append(line + "\n")

@@ -6,7 +6,6 @@ import copy
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel
 from csvae_hub.training.average import update_average
+from csvae_hub.training.checkpoints import locked
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
 from csvae_hub.training.grids import squared_error, write_grid
 from csvae_hub.training.resume import identity, restore_run, save_run
@@ -39,7 +39,7 @@ class Trainer:
 
     Raises:
         MissingExtraError: accelerate isn't installed.
-        ConfigError: no data.
+        ConfigError: fewer than two examples.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Trainer:
         quiet: bool = False,
         checkpoint_minutes: float = 10.0,
     ) -> None:
-        check(len(train_data) > 0, "train_data", "at least one example", len(train_data))
+        check(len(train_data) > 1, "train_data", "two examples or more, for batch norm", len(train_data))
         require("accelerate", "train")
         from accelerate import Accelerator
 
@@ -87,11 +87,11 @@ class Trainer:
         stays as it was.
 
         Raises:
-            ConfigError: the checkpoint is of another configuration or other data.
-            FloatingPointError: a loss is no longer finite.
+            ConfigError: the checkpoint is of another configuration or other data, or another run is in the folder.
+            TrainingError: a loss or a weight is no longer finite.
         """
         config, size = self.config, self.config.batch_size
-        with torch.random.fork_rng(), closing(RunLog(self.folder, self.last_batch, self.quiet)) as log:
+        with torch.random.fork_rng(), locked(self.folder), RunLog(self.folder, self.last_batch, self.quiet) as log:
             torch.manual_seed(config.seed)
             first = restore_run(self, resume)
             log.start(first)
@@ -117,7 +117,7 @@ class Trainer:
                     draw = last or now - drawn >= self.checkpoint_seconds
                     drawn = now if draw else drawn
                     log.write("epoch", done, epoch + 1, size, self._look(epoch + 1, draw))
-                if save and self.folder is not None:
+                if save:
                     save_run(self, done)
                     saved = time.monotonic()
         return self._finish()

@@ -185,6 +185,7 @@ def test_counterfactuals_that_cannot_be():
             {"images": np.zeros((2, 3, 8, 8))},
             r"expected pictures as uint8 \(N, C, H, W\) or .*got float64 \(2, 3, 8, 8\)",
         ),
+        ({"images": np.full((2, 5), np.inf, np.float32)}, "images: expected finite numbers, got NaN or infinity"),
         ({"labels": np.zeros((3, 1), dtype=np.float32)}, r"expected one row an example .*\(2, 1\), got \(3, 1\)"),
         ({"labels": np.full((2, 1), -1, dtype=np.float32)}, "expected 0 .absent., 1 .present. or NaN"),
         ({"labels": np.zeros((2, 2), dtype=np.float32), "attributes": ["A", "A"]}, "expected each name once, got A, A"),

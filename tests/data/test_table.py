@@ -69,6 +69,45 @@ def test_another_table(folder):
     assert load_table(folder, csv="more.csv", image_size=16).attributes == ("Hat",)
 
 
+def test_words_and_decimals_are_labels(folder):
+    cells = {
+        "TRUE": 1,
+        "true": 1,
+        "True": 1,
+        " 1.0": 1,
+        "1,0": 1,
+        "0.00": 0,
+        "-0": 0,
+        "FALSE": 0,
+        "NA": None,
+        "NaN": None,
+    }
+    for i, (cell, value) in enumerate(cells.items()):
+        (folder / "attributes.csv").write_text(f'file,Smiling\na.png,"{cell}"\nb.png,1\n')
+        data = load_table(folder, image_size=16)
+        expected = np.array([[np.nan if value is None else value], [1]], np.float32)
+        assert data.labels.tobytes() == expected.tobytes(), i
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        ",file,split,Smiling,Eyeglasses\n0,a.png,train,1,0\n7,c.png,train,0,\n",
+        '"","file","split","Smiling","Eyeglasses"\n"1","a.png","train",TRUE,FALSE\n"2","c.png","train",FALSE,NA\n',
+        "Unnamed: 0,file,split,Smiling,Eyeglasses\n0,a.png,train,1,0\n1,c.png,train,0,\n",
+        "file;split;Smiling;Eyeglasses\na.png;train;1,0;0,0\nc.png;train;0;\n",
+        "file\tsplit\tSmiling\tEyeglasses\na.png\ttrain\t1\t0\nc.png\ttrain\t0\t\n",
+        "\ufeff;file;split;Smiling;Eyeglasses;\r\n0;a.png;train;1;0;\r\n1;c.png;train;0;;\r\n;;;;;\r\n",
+    ],
+    ids=["pandas", "R", "pandas twice", "semicolons", "tabs", "a spreadsheet"],
+)
+def test_tables_as_other_programs_write_them(folder, table):
+    (folder / "attributes.csv").write_text(table, encoding="utf-8")
+    data = load_table(folder, image_size=16)
+    assert (data.attributes, data.files) == (("Smiling", "Eyeglasses"), ["a.png", "c.png"])
+    np.testing.assert_array_equal(data.labels, [[1, 0], [0, np.nan]])
+
+
 def test_a_bad_cell_in_a_column_that_is_not_asked_for(folder):
     (folder / "attributes.csv").write_text("file,name,Smiling\na.png,Ann,1\n")
     assert load_table(folder, ["Smiling"], image_size=16).labels.tolist() == [[1.0]]
@@ -93,6 +132,9 @@ def test_unknown_attribute_and_split_get_near_ones(folder):
         ("name,Smiling\na.png,1\n", "expected a column 'file', names under images/, got name, Smiling"),
         ("file,Smiling,Smiling\na.png,1,1\n", "expected a name for each column, each once"),
         ("file,split\na.png,train\n", "expected at least one attribute beside file and split, got none"),
+        ("file,Smiling,\na.png,1,0\n", "expected a name for each column, each once, got file, Smiling, $"),
+        ("file|Smiling\na.png|1\n", "expected a column 'file', names under images/, got file|Smiling"),
+        ("file,Smiling\na.png,2\n", "column 'Smiling': expected 0 or 1, .* got '2'"),
         ("file,Smiling\na.png,1\nb.png\n", "line 3: expected 2 cells, got 1"),
         ("file,Smiling\n,1\n", "line 2: expected a file name, got an empty cell"),
         ("file,Smiling\na.png,1\n\na.png,0\n", "line 4: 'a.png' is listed in line 2 already"),

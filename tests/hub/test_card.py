@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from csvae_hub import hub
 from csvae_hub.config import BackboneConfig, ModelConfig
-from csvae_hub.errors import CardError, UnsafeWeightsError
+from csvae_hub.errors import CardError, ConfigError, CorruptWeightsError, UnsafeWeightsError
 from csvae_hub.hub.card import CLASSES, make_card, with_results
 from csvae_hub.hub.card_tables import METRICS
 from csvae_hub.models import create_model, list_models
@@ -133,15 +134,98 @@ def test_a_card_of_the_folder_s_own_is_kept_and_fields_are_set_in_it(bare):
     assert added.text == "\n# Mine\n"
 
 
-@pytest.mark.parametrize(
-    "front", ["a: [", "- a list", "license: !!python/object:os.system {}", "model-index: 3", "a: b\nlicense: \t@"]
-)
+FRONTS = {
+    "open": "a: [",
+    "a list": "- a list",
+    "code": "license: !!python/object:os.system {}",
+    "results that are none": "model-index: 3",
+    "a tab": "a: b\nlicense: \t@",
+    "a key that is a list": "? [1]\n: 2",
+    "a date that is none": "a: !!timestamp x",
+    "deep lists": f"a: {'[' * 20_000}",
+    "deep tables": f"a: {'{b: ' * 5_000}",
+    "a long number": f"a: {'9' * 10_000}",
+    "a megabyte": f"a: [{'b, ' * 400_000}c]",
+}
+
+
+@pytest.mark.parametrize("front", FRONTS.values(), ids=FRONTS.keys())
 def test_front_matter_that_the_hub_would_not_read_is_named(bare, front):
     (bare / "README.md").write_text(f"---\n{front}\n---\n\n# Mine\n", encoding="utf-8")
     with pytest.raises(
         CardError, match=r"README\.md: expected front matter of YAML between two lines of ---, as the Hub"
     ):
         make_card(bare, "me/roll")
+
+
+def test_a_card_is_read_up_to_a_bound(bare):
+    with (bare / "README.md").open("wb") as file:
+        file.write(b"---\nlicense: mit\n---\n")
+        file.truncate(1 << 30)
+    with pytest.raises(
+        CorruptWeightsError, match=r"README\.md has 1073741824 bytes: expected a file of at most 2097152"
+    ):
+        make_card(bare, "me/roll")
+
+
+STRANGE = (None, True, -1, 10**400, 1.7976931348623157e308, "<b>|`\n# h", [], ["a", 3, None], {}, {"a": 1})
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:20])
+def test_any_json_beside_the_weights_makes_a_card(bare, value):
+    def nodes(table, where=()):
+        for key, inner in table.items():
+            yield (*where, key)
+            if isinstance(inner, dict):
+                yield from nodes(inner, (*where, key))
+
+    evaluation = {
+        "data": {"test": {"count": 3}},
+        "attributes": ["Above"],
+        "reconstruction": {"mse": 0.1},
+        "attribute_change": {"wished": 0.1, "attributes": {"Above": {"to_present": {"wished": 0.1, "others": 0.1}}}},
+        "leakage": {"z": {"mlp": {"mean": 0.9, "attributes": {"Above": {"auc": 0.5}}}}},
+        "judge": {"at_chance": ["Above"], "attributes": {"Above": {"accuracy": 0.5}}},
+    }
+    training = {
+        "data": {"source": "x", "license": "mit"},
+        "trainer": {"epochs": 1},
+        "examples": 2,
+        "device": "cpu",
+        "elapsed_seconds": 60,
+    }
+    for name, content in (("evaluation.json", evaluation), ("training.json", training)):
+        for *parents, last in nodes(content):
+            changed = json.loads(json.dumps(content))
+            inner = changed
+            for key in parents:
+                inner = inner[key]
+            inner[last] = value
+            (bare / name).write_text(json.dumps(changed))
+            card = make_card(bare, "me/roll")
+            assert "<b>" not in ModelCard(card).text
+            assert "\n# h" not in ModelCard(card).text
+            with_results(card, changed, "roll")
+        (bare / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("z_dim", "<b>"), ("shape", ["|", 1, 1]), ("model", 3), ("attributes", 5), ("backbone", "x")]
+)
+def test_a_config_that_is_none_has_no_card(bare, field, value):
+    config = hub.read_json(bare / "config.json")
+    hub.write_json(bare / "config.json", {**config, field: value})
+    with pytest.raises(ConfigError, match=f"^{field}"):
+        make_card(bare, "me/roll")
+
+
+def test_a_model_of_another_package_is_named_and_escaped(bare):
+    config = hub.read_json(bare / "config.json")
+    hub.write_json(bare / "config.json", {**config, "model": "x` | <b>\n# h"})
+    text = ModelCard(make_card(bare, "me/roll")).text
+    assert "<b>" not in text
+    assert "\n# h" not in text
+    assert r"`x\` \| &lt;b> # h`" in text
 
 
 def test_a_card_that_is_a_link_elsewhere_is_refused(bare, tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from csvae_hub.errors import CorruptWeightsError, UnsafeWeightsError
-from csvae_hub.hub.safe_files import inside, of_repo, read_json
+from csvae_hub.hub import safe_files
+from csvae_hub.hub.safe_files import check_place, inside, of_repo, read_json, remembered
 
 COMMIT = "0123456789" * 4
 
@@ -48,6 +49,13 @@ def test_a_file_is_read_up_to_its_bound(tmp_path):
         read_json(tmp_path / "a.json", 99)
 
 
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of the test is the Hub's cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
 def hub_cache(tmp_path):
     """A snapshot as the Hub's cache keeps it: links to blobs of the same cache."""
     repo = tmp_path / "models--me--faces"
@@ -59,17 +67,70 @@ def hub_cache(tmp_path):
     return snapshot
 
 
-def test_the_hub_s_cache_links_to_itself(tmp_path):
-    snapshot = hub_cache(tmp_path)
+def test_the_hub_s_cache_links_to_its_blobs(cache):
+    snapshot = hub_cache(cache)
     assert inside(snapshot, "config.json").read_text() == "{}"
-    (tmp_path / "blobs").mkdir()
-    (tmp_path / "blobs" / "shared").write_text("{}")
-    (snapshot / "shared.json").symlink_to(tmp_path / "blobs" / "shared")
+    (cache / "blobs").mkdir()
+    (cache / "blobs" / "shared").write_text("{}")
+    (snapshot / "shared.json").symlink_to(cache / "blobs" / "shared")
     assert inside(snapshot, "shared.json").read_text() == "{}"
-    (tmp_path.parent / "outside").write_text("{}")
-    (snapshot / "out.json").symlink_to(tmp_path.parent / "outside")
-    with pytest.raises(UnsafeWeightsError, match=r"out\.json is a symbolic link to .*outside, out of its folder"):
-        inside(snapshot, "out.json")
+    (cache / "token").write_text("{}")
+    (cache / "models--me--other" / "blobs").mkdir(parents=True)
+    (cache / "models--me--other" / "blobs" / "abc").write_text("{}")
+    (snapshot / "chain").symlink_to(cache / "token")
+    for target in (
+        cache.parent / "outside",
+        cache / "token",
+        cache / "models--me--other/blobs/abc",
+        snapshot / "chain",
+    ):
+        (snapshot / "out.json").symlink_to(target)
+        with pytest.raises(UnsafeWeightsError, match=r"out\.json is a symbolic link to .*, out of its folder"):
+            inside(snapshot, "out.json")
+        (snapshot / "out.json").unlink()
+
+
+def test_a_folder_that_looks_like_the_cache_is_none(tmp_path):
+    snapshot = hub_cache(tmp_path / "unpacked")
+    (tmp_path / "unpacked" / "id_rsa").write_text("mine")
+    (snapshot / "training.json").symlink_to("../../../id_rsa")
+    for name in ("config.json", "training.json"):
+        with pytest.raises(
+            UnsafeWeightsError, match=r"out of its folder: .* name the cache in HF_HUB_CACHE or as cache_d"
+        ):
+            inside(snapshot, name)
+
+
+def test_another_cache_is_one_once_it_was_used_as_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_files, "_caches", set())
+    snapshot = hub_cache(tmp_path / "mine")
+    (tmp_path / "linked").symlink_to("mine")
+    assert remembered(tmp_path / "linked") == tmp_path / "linked"
+    assert inside(snapshot, "config.json").read_text() == "{}"
+    assert inside(tmp_path / "linked" / snapshot.relative_to(tmp_path / "mine"), "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "target", ["../../../../evil", "../../../evil", "../../refs/main", "../../../models--me--other/blobs/abc", "x.json"]
+)
+def test_a_download_that_lies_elsewhere_is_refused_and_its_link_is_removed(tmp_path, target):
+    snapshot = hub_cache(tmp_path / "cache")
+    check_place(snapshot / "config.json", tmp_path / "cache", "me/faces")
+    (snapshot / "plain.json").write_text("{}")
+    check_place(snapshot / "plain.json", tmp_path / "cache", "me/faces")
+    (snapshot / "training.json").symlink_to(target)
+    with pytest.raises(
+        UnsafeWeightsError, match=r"^training\.json of the Hub repo me/faces was put at .*: expected a place"
+    ):
+        check_place(snapshot / "training.json", tmp_path / "cache", "me/faces")
+    assert not (snapshot / "training.json").is_symlink()
+
+
+def test_a_download_to_another_repo_s_snapshot_is_refused(tmp_path):
+    snapshot = hub_cache(tmp_path)
+    for path, repo in ((snapshot / "config.json", "me/other"), (tmp_path / "config.json", "me/faces")):
+        with pytest.raises(UnsafeWeightsError, match="expected a place in"):
+            check_place(path, tmp_path, repo)
 
 
 def test_a_link_to_itself_is_refused(tmp_path):
@@ -85,7 +146,7 @@ def test_a_linked_folder_is_a_folder(tmp_path):
     assert read_json(inside(tmp_path / "linked", "a.json")) == {}
 
 
-def test_files_of_the_hub_s_cache_name_their_repo_and_the_remedy(tmp_path):
+def test_files_of_the_hub_s_cache_name_their_repo_and_the_remedy(cache, tmp_path):
     snapshot = hub_cache(tmp_path)
     assert of_repo(snapshot / "config.json") == " (Hub repo me/faces, commit 01234567)"
     assert of_repo(tmp_path / "config.json") == ""

@@ -22,6 +22,7 @@ from csvae_hub.errors import (
     WeightsMismatchError,
     WeightsVersionError,
 )
+from csvae_hub.images import CELEBA_LANDMARKS
 from csvae_hub.models import CSVAE, AttributeModel
 from csvae_hub.models.pretrained import _Bound
 
@@ -173,6 +174,29 @@ def test_a_preprocessor_that_can_t_be(folder):
         CSVAE.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    "landmarks",
+    [
+        [[70.0, 111.0]] * 5,
+        [[0.0, 0.0]] * 5,
+        [[1e300, 1e300], *CELEBA_LANDMARKS[1:]],
+        [[-1e300, 111.3], *CELEBA_LANDMARKS[1:]],
+        [[x / 1e300, y / 1e300] for x, y in CELEBA_LANDMARKS],
+        [[x / 20, y / 20] for x, y in CELEBA_LANDMARKS],
+        [[x * 2, y * 2] for x, y in CELEBA_LANDMARKS],
+        [[x, 111.3] for x, _ in CELEBA_LANDMARKS],
+        [[178 - x, y] for x, y in CELEBA_LANDMARKS],
+        [[x, 218 - y] for x, y in CELEBA_LANDMARKS],
+        [[y, x] for x, y in CELEBA_LANDMARKS],
+        CELEBA_LANDMARKS[::-1],
+    ],
+)
+def test_landmarks_that_no_face_has_are_refused_on_load(folder, landmarks):
+    rewrite(folder / "preprocessor.json", landmarks=landmarks)
+    with pytest.raises(ConfigError, match=r"^landmarks: expected those of an upright face in \(178, 218\) pixels, got"):
+        CSVAE.from_pretrained(folder)
+
+
 def test_a_newer_format(folder):
     rewrite(folder / "config.json", format_version=99)
     with pytest.raises(WeightsVersionError, match="format_version 99 is newer than this library"):
@@ -191,10 +215,10 @@ def test_wrong_shapes_are_named(folder):
     "changes",
     [
         {"z_dim": 4096, "w_dim": 4096, "adversary": [4096, 4096]},
-        {"backbone": {"name": "resnet", "width": 4096, "depth": 4096, "features": 4096}},
-        {"backbone": {"name": "conv", "width": 1, "depth": 4096, "features": 1}},
-        {"shape": [4096], "backbone": {"name": "mlp", "width": 4096, "depth": 4096}},
-        {"attributes": [str(i) for i in range(4096)], "z_dim": 4096, "erase": True},
+        {"backbone": {"name": "resnet", "width": 4096, "depth": 64, "features": 4096}},
+        {"backbone": {"name": "resnet", "width": 1, "depth": 64, "features": 1}},
+        {"shape": [4096], "backbone": {"name": "mlp", "width": 4096, "depth": 64}},
+        {"attributes": [str(i) for i in range(1024)], "z_dim": 4096, "erase": True},
     ],
 )
 def test_a_model_larger_than_its_weights_is_given_up_before_memory_is_taken(folder, changes):
@@ -204,6 +228,36 @@ def test_a_model_larger_than_its_weights_is_given_up_before_memory_is_taken(fold
         CSVAE.from_pretrained(folder)
     assert time.process_time() - before[0] < 2
     assert resident() - before[1] < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "empty", "words"),
+    [
+        (
+            {"backbone": {"name": "conv", "width": 1, "depth": 4096}},
+            60_000,
+            "backbone.depth: expected 0 to 64, got 4096",
+        ),
+        ({}, 60_000, r"it holds 600\d\d tensors: expected at most 20000"),
+        (
+            {"attributes": [str(i) for i in range(4096)], "priors": {str(i): {} for i in range(4096)}},
+            19_000,
+            "attributes: expected at most 1024 names, got 4096",
+        ),
+        (
+            {"attributes": [str(i) for i in range(1024)], "priors": {str(i): {} for i in range(1, 1025)}},
+            0,
+            "priors: expected attributes of this model .* got '1024'",
+        ),
+    ],
+)
+def test_many_small_things_take_no_time(folder, changes, empty, words):
+    rewrite(folder / "config.json", **changes)
+    rewrite_state(folder, lambda state: state.update({str(i): torch.zeros(0) for i in range(empty)}))
+    before = time.process_time()
+    with pytest.raises((ConfigError, CorruptWeightsError), match=words):
+        CSVAE.from_pretrained(folder)
+    assert time.process_time() - before < 2
 
 
 def resident():

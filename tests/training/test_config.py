@@ -44,7 +44,8 @@ def test_batch_order_is_a_permutation_of_seed_and_epoch_alone():
     ("field", "value", "words"),
     [
         ("epochs", 0, "epochs: expected 1 or more, got 0"),
-        ("batch_size", 0, "batch_size: expected 1 or more, got 0"),
+        ("batch_size", 0, "batch_size: expected 2 or more, for batch norm, got 0"),
+        ("batch_size", 1, "batch_size: expected 2 or more, for batch norm, got 1"),
         ("seed", -1, "seed: expected 0 or more, got -1"),
         ("learning_rate", -1.0, "learning_rate: expected a positive number, got -1.0"),
         ("adversary_learning_rate", 0.0, "adversary_learning_rate: expected a positive number, got 0.0"),

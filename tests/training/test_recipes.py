@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from csvae_hub.errors import ConfigError, DataError
+from csvae_hub.errors import ConfigError, DataError, TrainingError
 from csvae_hub.models import list_models
 from csvae_hub.training import recipes
 from csvae_hub.training.parts import critic, stronger_adversary
@@ -208,9 +208,25 @@ def test_a_recipe_that_extends_itself_or_nothing_is_refused(tmp_path):
 
 def test_a_file_that_is_no_toml_is_named(tmp_path):
     path = tmp_path / "broken.toml"
-    path.write_text("[model")
-    with pytest.raises(ConfigError, match=r"broken\.toml is no TOML"):
+    for text in ("[model", "a = " + "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"broken\.toml is no TOML"):
+            load_recipe(path)
+    path.write_text("extends = 3")
+    with pytest.raises(ConfigError, match=r"broken\.toml: extends: expected the name or path of a recipe, got 3"):
         load_recipe(path)
+
+
+def test_one_picture_is_too_few_and_the_error_says_so(small, faces, tmp_path):
+    (faces / "attributes.csv").write_text("file,Bald,Smiling\n0.png,1,0\n")
+    with pytest.raises(ConfigError, match="^train_data: expected two examples or more, for batch norm, got 1"):
+        train(load_recipe(small), faces, tmp_path / "run", cache_dir=tmp_path / "cache", quiet=True)
+
+
+def test_a_run_that_diverges_names_terms_and_batch(small, faces, tmp_path):
+    recipe = load_recipe(small, {"trainer.learning_rate": "1e30"})
+    with pytest.raises(TrainingError, match=r"^loss = nan, .*kl_w = nan.* in batch 2: expected finite numbers; lower"):
+        train(recipe, faces, tmp_path / "run", cache_dir=tmp_path / "cache", quiet=True)
 
 
 def test_train_leaves_a_model_that_loads_and_says_what_it_was_made_of(small, faces, tmp_path):

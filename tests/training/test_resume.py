@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, and a run goes on from them to the same bits. As a script, a writer to be killed."""
+"""A run goes on from its checkpoint to the same bits. As a script, a run to be killed."""
 
 from __future__ import annotations
 
@@ -19,99 +19,11 @@ from csvae_hub import erasure
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import ConfigError
 from csvae_hub.training import resume
+from csvae_hub.training.checkpoints import Progress, load_latest, save_checkpoint
 from csvae_hub.training.config import TrainerConfig
 from csvae_hub.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_tensors_and_progress_come_back_as_they_were(tmp_path):
-    shared = torch.randn(4, 4)
-    tensors = {
-        "a": shared,
-        "the same memory": shared[:2],
-        "channels last": torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
-        "scalar": torch.tensor(7),
-        "bytes": torch.get_rng_state(),
-        "empty": torch.zeros(0, 3),
-        "half": torch.randn(3).bfloat16(),
-    }
-    resume.save_checkpoint(tmp_path, 12, tensors, {"elapsed": 0.1, "identity": {"x": None}})
-    loaded, progress = resume.load_latest(tmp_path)
-    assert loaded.keys() == tensors.keys()
-    for name, value in tensors.items():
-        assert loaded[name].dtype == value.dtype
-        assert torch.equal(loaded[name], value), name
-    assert progress == {"format_version": 2, "batches": 12, "elapsed": 0.1, "identity": {"x": None}}
-
-
-def test_the_newest_are_kept(tmp_path):
-    for batches in (5, 10, 100, 1000):
-        resume.save_checkpoint(tmp_path, batches, {"x": torch.tensor(batches)}, {})
-    assert names(tmp_path) == ["batch-000000100", "batch-000001000"]
-    assert resume.load_latest(tmp_path)[0]["x"] == 1000
-
-
-def test_saving_the_same_batch_again_replaces_it(tmp_path):
-    for value in (1, 2):
-        resume.save_checkpoint(tmp_path, 5, {"x": torch.tensor(value)}, {})
-    assert resume.load_latest(tmp_path)[0]["x"] == 2
-
-
-def test_there_is_none_in_an_empty_folder_or_no_folder(tmp_path):
-    assert resume.load_latest(tmp_path) is None
-    assert resume.load_latest(tmp_path / "nowhere") is None
-
-
-@pytest.mark.parametrize("damage", ["truncated", "no tensors", "no progress", "no json", "newer", "older"])
-def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, damage):
-    for batches in (1, 2):
-        resume.save_checkpoint(tmp_path, batches, {"x": torch.full((100,), batches)}, {})
-    tensors, progress = (tmp_path / "batch-000000002" / name for name in ("tensors.safetensors", "progress.json"))
-    if damage == "truncated":
-        tensors.write_bytes(tensors.read_bytes()[:-100])
-    elif damage == "no tensors":
-        tensors.unlink()
-    elif damage == "no progress":
-        progress.unlink()
-    else:
-        versions = {"no json": "{", "newer": '{"format_version": 99}', "older": '{"format_version": 1}'}
-        progress.write_text(versions[damage])
-    with pytest.warns(UserWarning, match=r"batch-000000002 can't be read \(.+\): trying the one before it"):
-        found = resume.load_latest(tmp_path)
-    assert found[1]["batches"] == 1
-
-
-def test_what_a_killed_writer_left_is_ignored_and_removed(tmp_path):
-    (tmp_path / ".writing-1").mkdir()
-    assert resume.load_latest(tmp_path) is None
-    resume.save_checkpoint(tmp_path, 1, {"x": torch.zeros(1)}, {})
-    assert names(tmp_path) == ["batch-000000001"]
-
-
-def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    newest = 0
-    for wait in (0.003, 0.013):
-        process = subprocess.Popen([sys.executable, __file__, str(tmp_path), str(newest)], env=environment)
-        try:
-            deadline = time.monotonic() + 60
-            while not any(int(path.name[6:]) > newest + 2 for path in tmp_path.glob("batch-*")):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
-            time.sleep(wait)
-        finally:
-            process.kill()
-            process.wait()
-        tensors, progress = resume.load_latest(tmp_path)
-        assert progress["batches"] > newest
-        newest = progress["batches"]
-        assert (tensors["x"] == newest).all()
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -133,8 +45,8 @@ def test_an_optimiser_goes_on_as_if_it_had_not_stopped(tmp_path, channels_last):
     for _ in range(3):
         step(model, optimizer)
     tensors = resume.module_tensors(model, "model") | resume.optimizer_tensors(optimizer, "adam")
-    resume.save_checkpoint(tmp_path, 3, tensors, {})
-    loaded, _ = resume.load_latest(tmp_path)
+    save_checkpoint(tmp_path, tensors, Progress(3, 0.1, {}))
+    loaded, _ = load_latest(tmp_path)
     resume.load_module_tensors(other, "model", loaded)
     resume.load_optimizer_tensors(other_optimizer, "adam", loaded)
     for _ in range(3):
@@ -270,6 +182,32 @@ def test_a_run_killed_in_mid_epoch_goes_on_to_the_same_bits(tmp_path, trainer, w
     assert batches == sorted(set(batches))
 
 
+def test_modules_of_another_version_are_named(tmp_path, trainer):
+    trainer("the paper", tmp_path).fit()
+    (path,) = (tmp_path / "checkpoints").iterdir()
+    tensors, progress = load_latest(path.parent)
+    for name in ("random.cpu", "objective.model.q_y.0.bias", "average.q_y.0.bias"):
+        assert name in tensors
+        save_checkpoint(path.parent, {k: v for k, v in tensors.items() if k != name}, progress)
+        with pytest.raises(ConfigError, match=r"doesn't fit the modules of this run \(.*another version\? Train in"):
+            trainer("the paper", tmp_path).fit()
+
+
+def test_a_second_run_in_a_folder_is_refused_and_the_first_goes_on(tmp_path, trainer, monkeypatch):
+    first, second = trainer("the paper", tmp_path), trainer("the paper", tmp_path)
+    step = first.train_step
+
+    def meanwhile(x, y, batch):
+        for resumed in (True, False):
+            with pytest.raises(ConfigError, match=f"^{tmp_path}: expected a folder in which no other run is training"):
+                second.fit(resumed)
+        return step(x, y, batch)
+
+    monkeypatch.setattr(first, "train_step", meanwhile)
+    first.fit()
+    second.fit()
+
+
 class SlowData(AttributeData):
     """Gives its batches slowly, so that there is time to be killed."""
 
@@ -286,11 +224,5 @@ def slow_run(folder, name):
     Trainer(helpers["_build"](**RUNS[name]), CONFIG, slow, None, folder, quiet=True, checkpoint_minutes=0.0).fit()
 
 
-def endless_writer(folder, start):
-    for number in range(start + 1, start + 10_000):
-        resume.save_checkpoint(folder, number, {"x": torch.full((100_000,), number)}, {})
-
-
 if __name__ == "__main__":
-    folder, argument = Path(sys.argv[1]), sys.argv[2]
-    endless_writer(folder, int(argument)) if argument.isdigit() else slow_run(folder, argument)
+    slow_run(Path(sys.argv[1]), sys.argv[2])

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from csvae_hub.errors import TrainingError
 from csvae_hub.training.run_log import Means, RunLog
 
 
@@ -20,26 +21,33 @@ def test_means_are_taken_over_the_batches_since_the_last_time():
     assert means.take(3) == {"loss": 7.0}
 
 
-def test_means_that_are_not_finite_name_the_term_and_the_remedy():
+def test_a_term_that_some_batches_lack_has_the_mean_of_the_others():
     means = Means()
-    means.add({"loss": torch.tensor(1.0), "kl_w": torch.tensor(float("inf"))})
-    with pytest.raises(
-        FloatingPointError, match="kl_w = inf by batch 9: expected finite losses; lower the learning rate, and resume"
-    ):
+    for terms in ({"loss": 1.0}, {"loss": 3.0, "critic": 5.0}):
+        means.add({name: torch.tensor(value) for name, value in terms.items()})
+    assert means.take(2) == {"loss": 2.0, "critic": 5.0}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_loss_that_is_not_finite_is_named_with_its_batch_and_the_remedy(value):
+    means = Means()
+    for kl in (1.0, value, 1.0, float("nan")):
+        means.add({"loss": torch.tensor(1.0), "kl_w": torch.tensor(kl)})
+    with pytest.raises(TrainingError, match=f"^kl_w = {value} in batch 7: expected finite numbers; lower the learning"):
         means.take(9)
 
 
 def write(log, first, *batches):
-    log.start(first)
-    for batch in batches:
-        log.write("batch", batch, 1, 8, {"loss": 0.5})
-    log.close()
+    with log:
+        log.start(first)
+        for batch in batches:
+            log.write("batch", batch, 1, 8, {"loss": 0.5})
 
 
 def test_a_resumed_log_loses_what_came_after_the_checkpoint_and_a_line_cut_off(tmp_path):
     write(RunLog(tmp_path, 10, quiet=True), 0, 1, 2, 3, 4)
-    with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"kind": "batch", "ba')
+    with (tmp_path / "log.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n[]\n{"kind": "batch", "ba')
     write(RunLog(tmp_path, 10, quiet=True), 2, 3, 4, 5)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["batch"] for line in lines] == [1, 2, 3, 4, 5]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from csvae_hub.data.base import AttributeData
-from csvae_hub.errors import ConfigError, MissingExtraError
+from csvae_hub.errors import ConfigError, MissingExtraError, TrainingError
 from csvae_hub.hub import save_weights
 from csvae_hub.models.latents import Latents
 from csvae_hub.training.config import TrainerConfig, learning_rate_factor
@@ -342,7 +342,7 @@ def test_some_pictures_are_mirrored_and_nothing_else_is_done_to_them():
 @pytest.mark.parametrize("model", [{"erase": True, "parts": EVERY_PART}, {"z_grid": 4, "z_dim": 32}])
 def test_bfloat16_gives_finite_float32_weights(build, data, model):
     config = replace(CONFIG, epochs=1, precision="bfloat16")
-    _, model = fit(config=config, objective=build(**model), data=data())
+    model = fit(config=config, objective=build(**model), data=data())[1]
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
 
 
@@ -350,20 +350,45 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_checkpoint_befor
     objective = tiny()
     objective.break_at = 3 * 12 + 1
     with pytest.raises(
-        FloatingPointError,
-        match="^loss = nan by batch 13: expected finite losses; lower the learning rate, and resume from the last",
+        TrainingError, match="^loss = nan in batch 13: expected finite numbers; lower the learning rate"
     ):
         fit(tmp_path, objective=objective, checkpoint_minutes=0.0)
     assert max(p.name for p in (tmp_path / "checkpoints").iterdir()) == "batch-000000012"
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("with_folder", [True, False])
+def test_weights_that_are_not_finite_are_no_checkpoint_and_no_result(tmp_path, monkeypatch, with_folder):
+    folder = tmp_path if with_folder else None
+    run = Trainer(tiny(), CONFIG, pictures(), folder=folder, quiet=True, checkpoint_minutes=0.0)
+    step = run.train_step
+
+    def breaks(x, y, batch):
+        terms = step(x, y, batch)
+        if batch == run.last_batch - 1:
+            next(run.objective.model.parameters()).data[0, 0] = torch.inf
+        return terms
+
+    monkeypatch.setattr(run, "train_step", breaks)
+    with pytest.raises(TrainingError, match=r"^the weights model\.encoder.* after batch 24: expected finite numbers; "):
+        run.fit()
+    kept = sorted(path.name for path in tmp_path.glob("*/*") if path.parent.name in ("checkpoints", "model"))
+    assert kept == (["batch-000000022", "batch-000000023"] if with_folder else [])
+
+
 # -- errors -------------------------------------------------------------------------------------------------------
 
 
-def test_no_data_is_an_error():
-    with pytest.raises(ConfigError, match="train_data: expected at least one example, got 0"):
-        Trainer(tiny(), CONFIG, pictures().subset([]))
+@pytest.mark.parametrize("examples", [0, 1])
+def test_too_little_data_is_an_error(examples):
+    with pytest.raises(ConfigError, match=f"train_data: expected two examples or more, for batch norm, got {examples}"):
+        Trainer(tiny(), CONFIG, pictures().subset(range(examples)))
+
+
+@pytest.mark.parametrize(("examples", "size"), [(2, 8), (3, 2), (9, 4), (257, 128)])
+def test_no_batch_of_one_is_left_over(build, data, examples, size):
+    config = replace(CONFIG, epochs=1, batch_size=size)
+    fit(objective=build(parts=EVERY_PART, erase=True), data=data(257).subset(range(examples)), config=config)
 
 
 def test_missing_packages_are_named_with_the_install_line(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from csvae_hub.errors import (
     HubRevisionNotFoundError,
     HubTokenError,
     MissingWeightsError,
+    UnsafeWeightsError,
 )
 
 # The Hub's client sends a large file by an argument that its own HTTP library advises against.
@@ -129,6 +130,86 @@ def test_a_hub_that_is_slow_or_breaks_off(repo, monkeypatch, pattern, kind, valu
     assert f"{SERVER.url} can't be reached, or broke off, for the Hub repo {repo} (" in text
     assert words in text.partition("(")[2].partition("looked for")[0]
     assert "Check the network and try again" in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind", "value"),
+    [
+        *(("GET /api/models/", "status", status) for status in (429, 500, 502, 503, 504)),
+        ("GET /api/models/", "cut", 0),
+        ("HEAD .*json", "status", 503),
+        ("GET .*/resolve/", "cut", 0),
+        ("GET .*/resolve/", "status", 503),
+        ("GET /cdn/", "status", 502),
+        ("GET /cdn/", "status", 429),
+    ],
+)
+def test_a_hub_that_is_busy_or_breaks_off_is_asked_again(repo, model, pauses, tmp_path, pattern, kind, value):
+    with SERVER.troubled(pattern, kind, value, times=2):
+        assert same(load(repo, cache_dir=tmp_path), model)
+    assert pauses
+    assert pauses == sorted(pauses)
+
+
+@pytest.mark.parametrize(("status", "header"), [(503, ("Retry-After", 17)), (429, ("RateLimit", '"api";r=0;t=17'))])
+def test_the_pause_that_the_hub_asks_for_is_kept(repo, model, pauses, status, header):
+    with SERVER.troubled("GET /api/models/", "status", status, 2), SERVER.troubled("GET /api/", "header", header, 2):
+        assert same(load(repo), model)
+    assert pauses == [17, 17]
+
+
+def test_a_pause_longer_than_a_minute_is_said_and_not_kept(repo, pauses):
+    busy = SERVER.troubled("GET /api/", "header", ("Retry-After", 3600))
+    words = r"\(status 429, which asks to wait 3600 s\)"
+    with busy, SERVER.troubled("GET /api/", "status", 429), pytest.raises(HubConnectionError, match=words):
+        load(repo)
+    assert pauses == []
+
+
+@pytest.mark.parametrize(
+    "pattern", ["POST /api/repos/create", "POST .*/preupload/", "PUT /lfs/", "POST .*/commit/", "POST .*/tag/"]
+)
+def test_a_push_goes_on_where_the_hub_was_busy(model, pauses, pattern):
+    with torch.no_grad():
+        next(model.parameters()).add_(torch.rand(()))  # numbers that the Hub has not yet
+    name = f"alice/busy-{pattern.strip('/').rpartition('/')[2]}"
+    with SERVER.troubled(pattern, "status", 503, times=2):
+        model.push_to_hub(name, token=ALICE, tag="v1")
+    assert same(load(name, revision="v1"), model)
+    assert len(SERVER.repos[name].messages) == 2
+    assert len(pauses) == 2
+
+
+def test_a_pull_request_is_not_sent_twice(model, repo):
+    with torch.no_grad():
+        next(model.parameters()).add_(3)
+    with SERVER.troubled("POST .*/commit/", "cut", 0, times=1), pytest.raises(HubConnectionError, match="the commit"):
+        model.push_to_hub(repo, token="hf_bob", create_pr=True)
+    assert [branch for branch in SERVER.repos[repo].branches if "pr" in branch] == ["refs/pr/1"]
+
+
+@pytest.mark.parametrize(
+    "etag", ["../../../../evil1", "../../evil2", "../refs/main", "../../models--bob--x/blobs/1", "{}/evil"]
+)
+def test_an_endpoint_that_writes_outside_of_the_cache_is_named_and_nothing_is_used(repo, tmp_path, etag):
+    cache = tmp_path / "some" / "folder" / "cache"
+    header = ("ETag", f'"{etag.format(tmp_path)}"')
+    with SERVER.troubled("HEAD .*config.json", "header", header):
+        with pytest.raises(
+            UnsafeWeightsError, match=r"^config\.json of the Hub repo .* was put at .* hostile or broken"
+        ):
+            load(f"hf-hub:{repo}", cache_dir=cache)
+        with pytest.raises(
+            UnsafeWeightsError, match=r"^config\.json of the Hub repo .* was put at .* hostile or broken"
+        ):
+            load(f"hf-hub:{repo}", cache_dir=cache)
+
+
+def test_a_commit_that_is_a_path_is_refused(repo, tmp_path):
+    hostile = SERVER.troubled("HEAD .*config.json", "header", ("X-Repo-Commit", "../../../evil"))
+    with hostile, pytest.raises(UnsafeWeightsError, match=r"sends config\.json of .* out of the cache"):
+        load(repo, cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "evil").exists()
 
 
 def test_uploads_that_break_off_leave_the_repo_as_it_was(model, repo):

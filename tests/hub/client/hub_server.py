@@ -92,7 +92,7 @@ class HubServer:
         """Answers to a matching "METHOD path" go wrong, so many times.
 
         Kinds: "slow" by seconds; "cut" off after bytes; "short" by bytes, and saying so; "flip" of a bit of the byte at
-        a place; "status" of a number; "page", which is no JSON.
+        a place; "status" of a number; "page", which is no JSON; "header" of a name and a value.
         """
         entry = [re.compile(pattern), kind, value, times]
         self.trouble.append(entry)
@@ -173,7 +173,11 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers = 206, {**headers, "Content-Range": f"bytes {start}-{end}/{total}"}
         content = content[: len(content) - self.wrong.get("short", 0)]
         self.send_response(status)
-        for name, value in {"Content-Length": len(content), **headers}.items():
+        for name, value in {
+            "Content-Length": len(content),
+            **headers,
+            **dict([self.wrong.get("header", ("X", 0))]),
+        }.items():
             self.send_header(name, str(value))
         self.end_headers()
         if self.command == "HEAD":

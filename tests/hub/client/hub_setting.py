@@ -37,9 +37,11 @@ EVALUATION = {"reconstruction": {"mse": 0.5, "psnr": 3.0, "ssim": 0.1}, "data": 
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch):
-    """Retries without the pause between them."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+def pauses(monkeypatch):
+    """The pauses between tries; none is made."""
+    asked_for = []
+    monkeypatch.setattr(time, "sleep", asked_for.append)
+    return asked_for
 
 
 @pytest.fixture(scope="module")
