@@ -150,7 +150,11 @@ class _Facts:
         kind = f"{self.shape[1]}×{self.shape[2]} pictures" if self.is_image else f"vectors of {self.shape[0]} numbers"
         names = ", ".join(plain(name) for name in self.attributes)
         count = "1 attribute" if len(self.attributes) == 1 else f"{len(self.attributes)} attributes"
-        return f"A {plain(self.description)} of {kind} with {count}: {names}. {self.edits}".rstrip()
+        groups = (
+            f"A picture has exactly one of {', '.join(map(plain, group))}; an edit to one makes the others absent."
+            for group in self.config.exclusive
+        )
+        return " ".join([f"A {plain(self.description)} of {kind} with {count}: {names}.", *groups, self.edits]).rstrip()
 
     def _three_lines(self) -> str:
         wanted = next((a for a in ("Eyeglasses", "Smiling") if a in self.attributes), self.attributes[0])
@@ -177,7 +181,11 @@ class _Facts:
         rows = [
             ("model", f"`{plain(config.model)}`, {self.numbers:,} numbers stored as {', '.join(self.types)}"),
             ("data", " × ".join(map(str, self.shape))),
-            ("z", f"{config.z_dim} numbers"),
+            (
+                "z",
+                f"{config.z_dim} numbers"
+                + (f" at {config.z_grid}×{config.z_grid} places" if config.z_grid > 1 else ""),
+            ),
             ("backbone", ", ".join([f"`{plain(config.backbone.name)}`", *_options(to_dict(config.backbone))])),
         ]
         if config.model == "csvae":

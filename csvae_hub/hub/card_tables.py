@@ -67,10 +67,32 @@ def figures(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:
             cells = [[said(value, kind) for value in found[title]] for title, kind in kept]
             rows = [(plain(name), *row) for name, *row in zip(attributes, *cells, strict=True)]
             parts += [words, table(("attribute", *(title for title, _ in kept)), rows)]
+    groups = evaluation.get("groups")
+    for group in groups if isinstance(groups, list) else []:
+        parts += _group(group)
     if at_chance := texts(at(evaluation, "judge", "at_chance")):
         names = ", ".join(map(plain, at_chance))
         parts.append(f"A judge is at chance on {names}: its answers on them say nothing and are left out.")
     return "\n\n".join(parts)
+
+
+def _group(group: Any) -> list[str]:
+    """The caption and the table of an exclusive group, one row a member and one column a judge; nothing without one."""
+    members, judges = texts(at(group, "members")), at(group, "judges")
+    if not members or not isinstance(judges, Mapping):
+        return []
+    names = [name for name in judges if isinstance(name, str)]
+    rows = [
+        (plain(member), *(said(at(judges, name, "to", member), "accuracy") for name in names)) for member in members
+    ]
+    own = [said(at(judges, name, "own_accuracy"), "accuracy") for name in names]
+    rows += [("mean", *(said(at(judges, name, "accuracy"), "accuracy") for name in names))]
+    rows += [("the judge's accuracy on real pictures", *own)]
+    words = "Edits to each member that a judge takes for it, out of all members of the group:"
+    probes = [f"{kind} {said(at(group, 'z', kind), 'accuracy')}" for kind in ("logistic", "mlp")]
+    rate = said(at(group, "z", "base_rate"), "accuracy")
+    note = f"Softmax probes read the member from z with these accuracies: {', '.join(probes)}; its base rate is {rate}."
+    return [words, table(("to", *map(plain, names)), rows), note]
 
 
 def framed(evaluation: Mapping[str, Any], attributes: Sequence[str]) -> str:

@@ -320,3 +320,54 @@ def test_what_the_packaged_card_says_of_its_goals_is_what_was_measured(packaged)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in packaged.splitlines()]
     said = {row[0]: (row[2].partition(" (")[0], "missed" not in row[3]) for row in rows if len(row) == 4}
     assert {name: said[name] for name in goals} == goals
+
+
+@pytest.fixture
+def expressions(tmp_path):
+    """Weights with a group, and its figures."""
+    config = ModelConfig(
+        attributes=("Happy", "Sad", "Hat"),
+        shape=(1, 16, 16),
+        z_dim=16,
+        z_grid=4,
+        backbone=BackboneConfig(width=4, features=8),
+        exclusive=(("Happy", "Sad"),),
+    )
+    create_model(config).save_pretrained(tmp_path / "expressions")
+    return tmp_path / "expressions"
+
+
+def group_figures():
+    judge = {"own_accuracy": 0.6543, "accuracy": 0.5, "to": {"Happy": 0.75, "Sad": 0.25}}
+    z = {"base_rate": 0.55, "logistic": 0.5625, "mlp": 0.6}
+    return {"members": ["Happy", "Sad"], "judges": {"resnet": judge}, "z": z}
+
+
+def test_a_group_is_said_and_has_its_table(expressions):
+    hub.write_json(expressions / "evaluation.json", {"groups": [group_figures()]})
+    text = make_card(expressions, "me/expressions")
+    assert "A picture has exactly one of Happy, Sad; an edit to one makes the others absent." in text
+    assert "| z | 16 numbers at 4×4 places |" in text
+    for row in ("| to | resnet |", "| Happy | 75.0 % |", "| Sad | 25.0 % |", "| mean | 50.0 % |"):
+        assert row in text
+    assert "| the judge's accuracy on real pictures | 65.4 % |" in text
+    assert "logistic 56.2 %, mlp 60.0 %; its base rate is 55.0 %." in text
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:20])
+def test_any_figures_of_a_group_make_a_card(expressions, value):
+    def changed(path):
+        figures = group_figures()
+        inner = figures
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = value
+        return figures
+
+    paths = [["members"], ["judges"], ["judges", "resnet"], ["judges", "resnet", "to"], ["z"], ["z", "mlp"]]
+    paths += [["judges", "resnet", "to", "Sad"], ["judges", "<b>\n# h"], ["judges", "resnet", "accuracy"]]
+    for groups in ([changed(path) for path in paths], [value], value):
+        (expressions / "evaluation.json").write_text(json.dumps({"groups": groups}))
+        card = ModelCard(make_card(expressions, "me/expressions")).text
+        assert "<b>" not in card
+        assert "\n# h" not in card
