@@ -2,6 +2,7 @@
 
     python benchmarks/paper.py swiss-roll synthetic-faces
     python benchmarks/paper.py celeba --data FOLDER --seeds 1
+    python benchmarks/paper.py expressions --data FOLDER --seeds 2
 
 For each data set all four models follow the same recipe with each seed and are measured by `csvae_hub.evaluation` with
 two judges, which are trained on the train split of other faces than they are measured on. Writes
@@ -33,11 +34,19 @@ from csvae_hub.models import AttributeModel
 from csvae_hub.training import Recipe, load_recipe, train
 from csvae_hub.training.grids import attribute_grid
 
-RECIPES = {"swiss-roll": "paper-swiss-roll", "synthetic-faces": "paper-faces", "celeba": "paper-celeba"}
+RECIPES = {
+    "swiss-roll": "paper-swiss-roll",
+    "synthetic-faces": "paper-faces",
+    "celeba": "paper-celeba",
+    "expressions": "paper-expressions",
+}
 """The paper's objective, without a part of ours."""
 
 OURS = {"swiss-roll": "swiss-roll", "synthetic-faces": "synthetic-faces"}
 """The same sizes and data with our parts."""
+
+PHOTOS = ("celeba", "expressions")
+"""Data sets that are read from a folder."""
 
 MODELS = ("csvae", "cond-vae", "cond-vae-info", "vae")
 VARIANTS = (*MODELS, "csvae, ours", "cond-vae-info, ours")
@@ -50,7 +59,7 @@ that a second set of probes is trained on are of a third."""
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", choices=RECIPES)
-    parser.add_argument("--data", type=Path, help="a folder of CelebA with attributes.csv, for celeba")
+    parser.add_argument("--data", type=Path, help="a folder with attributes.csv, for celeba and expressions")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=VARIANTS, default=VARIANTS[:-1])
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where training leaves its folders")
@@ -58,8 +67,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     for name in arguments.sets:
-        if name == "celeba" and arguments.data is None:
-            parser.error("celeba needs --data FOLDER")
+        if name in PHOTOS and arguments.data is None:
+            parser.error(f"{name} needs --data FOLDER")
         compare_on(name, arguments)
 
 
@@ -97,10 +106,13 @@ def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeDat
     size = recipe.model.image_size if recipe.model.is_image else 64
     found: list[AttributeData] = []
     for split in ("train", "valid", "test"):
-        source = str(data) if name == "celeba" else name
+        source = str(data) if name in PHOTOS else name
         examples = recipe.data.examples if split == "train" else 2_000
         seed = TEST_SEED if split == "test" else 0
-        found.append(load_data(source, recipe.model.attributes, split, size, examples=examples, seed=seed))
+        channels = recipe.model.shape[0] if recipe.model.is_image else 3
+        found.append(
+            load_data(source, recipe.model.attributes, split, size, examples=examples, seed=seed, channels=channels)
+        )
     return found
 
 
@@ -122,7 +134,7 @@ def run(
     """Trains one model with one seed and measures it."""
     recipe = recipe_of(name, model, seed, arguments)
     folder = folder_of(name, model, seed, arguments)
-    trained = train(recipe, arguments.data if name == "celeba" else None, folder, quiet=True)
+    trained = train(recipe, arguments.data if name in PHOTOS else None, folder, quiet=True)
     seconds = round(hub.read_json(folder / "model/training.json")["elapsed_seconds"])
     result = evaluate(trained, splits[0], splits[1], splits[2], judges, seed=seed)
     if not recipe.model.is_image:

@@ -37,6 +37,10 @@ FIGURES = {
     "photos_worst": Figure("photos: worst direction", ("photos", "worst"), percent=True),
     "photos_others": Figure("photos: others", ("photos", "others")),
     "photos_frechet": Figure("photos: Fréchet", ("photos", "frechet_over_floor"), digits=2),
+    "members": Figure("edits to each member", ("groups", "0", "accuracy"), percent=True),
+    "below_own": Figure("below the judge's own accuracy", ("groups", "0", "below_own"), percent=True),
+    "softmax_logistic": Figure("softmax probe of z, logistic", ("groups", "0", "z", "logistic"), percent=True),
+    "softmax_mlp": Figure("softmax probe of z, MLP", ("groups", "0", "z", "mlp"), percent=True),
     "distance": Figure("distance to truth", ("truth", "distance"), digits=4),
     "inside": Figure("where it draws", ("truth", "inside", "distance"), digits=4),
     "by_example": Figure("by example", ("truth", "by_example", "distance"), digits=4),
@@ -51,6 +55,7 @@ FIGURES = {
 COMPARED = (
     ("wished", "worst", "others", "frechet"),
     ("photos_wished", "photos_worst", "photos_others", "photos_frechet"),
+    ("members", "below_own", "softmax_logistic", "softmax_mlp"),
     ("distance", "inside", "by_example", "variety"),
     ("mse", "psnr", "ssim", "leak_logistic", "leak_mlp"),
 )

@@ -21,6 +21,7 @@ METRICS = (
     (("photos", "worst"), "accuracy", "Photos: the same, worst attribute and direction"),
     (("photos", "others"), "mae", "Photos: change of the other attributes' probabilities, mean"),
     (("photos", "frechet_over_floor"), "fid", "Photos: Fréchet distance to real pictures, over that between real ones"),
+    (("groups", "0", "accuracy"), "accuracy", "Edits to each member of the first exclusive group, taken for it, mean"),
     (("truth", "distance"), "mae", "Distance of edits to the truth of drawn data"),
     (("leakage", "z", "logistic", "mean"), "roc_auc", "Leakage: AUC of logistic probes that read attributes from z"),
     (("leakage", "z", "mlp", "mean"), "roc_auc", "Leakage: AUC of MLP probes that read attributes from z"),
@@ -126,10 +127,13 @@ def eval_results(evaluation: Mapping[str, Any], datasets: list[str], task: str |
 
 
 def at(content: Any, *path: str, default: Any = None) -> Any:
-    """Looks up a path in nested objects, or the path's names joined by dots as one key."""
+    """Looks up a path in nested objects and lists, or the path's names joined by dots as one key."""
     dotted = content.get(".".join(path)) if isinstance(content, Mapping) else None
     for key in path:
-        content = content.get(key) if isinstance(content, Mapping) else None
+        if isinstance(content, list) and key.isdecimal():
+            content = dict(enumerate(content)).get(int(key))
+        else:
+            content = content.get(key) if isinstance(content, Mapping) else None
     found = content if content is not None else dotted
     return default if found is None else found
 

@@ -49,6 +49,7 @@ def test_figures_are_evaluation_results_of_the_test_split(faces):
     evaluation = hub.read_json(faces / "evaluation.json")
     evaluation["photos"] = {"wished": 0.9, "worst": 0.8, "others": 0.1, "frechet_over_floor": 2.0}
     evaluation["truth"] = {"distance": 0.1}
+    evaluation["groups"] = [{"accuracy": 0.7}]
     hub.write_json(faces / "evaluation.json", evaluation)
     data = ModelCard(make_card(faces, "me/faces-64", FIELDS)).data
     name, results = model_index_to_eval_results(data.to_dict()["model-index"])

@@ -11,12 +11,25 @@ from csvae_hub.models import create_model
 from csvae_hub.training import load_recipe
 from csvae_hub.training.steps import Objective
 
-RECIPES = ("paper-swiss-roll", "paper-faces", "paper-celeba")
+RECIPES = ("paper-swiss-roll", "paper-faces", "paper-celeba", "paper-expressions")
 
 
 def normal_kl(loc, scale, prior_loc, prior_scale):
     ratio = scale / prior_scale
     return (0.5 * (ratio**2 + ((loc - prior_loc) / prior_scale) ** 2 - 1) - ratio.log()).flatten(1).sum(1)
+
+
+def answered(logits, exclusive):
+    """The probabilities of k Bernoullis, or of one categorical."""
+    return logits.softmax(1) if exclusive else torch.sigmoid(logits)
+
+
+def minus_entropy(p, exclusive):
+    return (p * p.log() + (0 if exclusive else (1 - p) * (1 - p).log())).sum(1)
+
+
+def cross_entropy(p, y, exclusive):
+    return -(y * p.log() + (0 if exclusive else (1 - y) * (1 - p).log())).sum(1)
 
 
 def paper_losses(model, beta, sigma, x, y):
@@ -33,17 +46,15 @@ def paper_losses(model, beta, sigma, x, y):
     prior_loc, prior_scale = (3 * y)[..., None].expand_as(w), (0.1 + 0.9 * y)[..., None].expand_as(w)
     kl_w = normal_kl(w_loc, w_scale, prior_loc, prior_scale)
     kl_z = normal_kl(z_loc, z_scale, torch.zeros_like(z), torch.ones_like(z))
-    net = model.adversary_net
-    p = torch.sigmoid(net.eval().net(net.norm(z)))
-    negative_entropy = (p * p.log() + (1 - p) * (1 - p).log()).sum(1)
-    answer = torch.sigmoid(torch.nn.Sequential.forward(model.q_y, features))
-    classifier = -(y * answer.log() + (1 - y) * (1 - answer).log()).sum(1)
+    net, exclusive = model.adversary_net, bool(model.config.exclusive)
+    negative_entropy = minus_entropy(answered(net.eval().net(net.norm(z)), exclusive), exclusive)
+    answer = answered(torch.nn.Sequential.forward(model.q_y, features), exclusive)
+    classifier = cross_entropy(answer, y, exclusive)
     first = beta.reconstruction * reconstruction + beta.kl_w * kl_w + beta.kl_z * kl_z
     first = first + beta.negative_entropy * negative_entropy + beta.classifier * classifier
     yield first.mean()
-    q = torch.sigmoid(net.train().net(net.norm(z.detach())))
-    second = -(y * q.log() + (1 - y) * (1 - q).log()).sum(1)
-    yield beta.adversary * second.mean()
+    q = answered(net.train().net(net.norm(z.detach())), exclusive)
+    yield beta.adversary * cross_entropy(q, y, exclusive).mean()
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -54,6 +65,9 @@ def test_a_step_of_a_paper_recipe_has_the_gradients_of_the_paper_s_equations(nam
     model = create_model(recipe.model)
     x = torch.rand(6, *recipe.model.shape)
     y = (torch.rand(6, len(model.attributes)) < 0.5).float()
+    if recipe.model.exclusive:
+        assert recipe.model.exclusive == (recipe.model.attributes,)
+        y = torch.eye(len(model.attributes))[torch.randint(len(model.attributes), (6,))]
     others = [p for n, p in model.named_parameters() if p.requires_grad and not n.startswith("adversary_net")]
     delta = list(model.adversary_net.parameters())
     state = {n: v.clone() for n, v in model.state_dict().items()}
