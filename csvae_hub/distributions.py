@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
@@ -35,7 +37,14 @@ def bernoullis(logits: Tensor) -> Independent:
 
 def draw(q: Independent, generator: torch.Generator | None = None) -> Tensor:
     """A reparametrised sample of a diagonal Gaussian; with a generator the noise is drawn where the generator is."""
-    if generator is None:
-        return q.rsample()
-    noise = torch.randn(q.mean.shape, generator=generator, device=generator.device).to(q.mean.device)
-    return q.mean + q.stddev * noise
+    return q.rsample() if generator is None else q.mean + q.stddev * noise(q.mean.shape, generator).to(q.mean)
+
+
+def noise(shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal numbers in float32, drawn where the generator is, or without one on the CPU."""
+    return torch.randn(shape, generator=generator, device=generator.device if generator else "cpu", dtype=torch.float32)
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is in that."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as tree
 
 from csvae_hub.errors import unknown_attribute
 
@@ -84,3 +85,18 @@ class Latents:
         """Joins batches of one model along the batch."""
         z, w, y = (torch.cat([getattr(p, name) for p in parts]) for name in ("z", "w", "y"))
         return Latents(z, w, y, parts[0].attributes)
+
+
+_PARTS = ("z", "w", "y")
+tree.register_pytree_node(  # so that torch.export takes and gives latents
+    Latents,
+    lambda latents: ([getattr(latents, part) for part in _PARTS], latents.attributes),
+    lambda parts, attributes: Latents(*parts, attributes),
+    serialized_type_name="csvae_hub.models.Latents",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
+    flatten_with_keys_fn=lambda latents: (
+        [(tree.GetAttrKey(part), getattr(latents, part)) for part in _PARTS],
+        latents.attributes,
+    ),
+)
