@@ -113,7 +113,7 @@ class Couplings(nn.Module):
                 out = net(told_x)
             else:
                 both = torch.cat([torch.cat([told_x, y], 1), torch.cat([told_x, torch.zeros_like(y)], 1)])
-                out = torch.sub(*net(both).chunk(2))
+                out = torch.sub(*net(both).unflatten(0, (2, -1)).unbind())
             shift, raw = out.chunk(2, dim=1)
             log_scale = raw.tanh()
             x = x.index_copy(1, moved.to(x.device), (x[:, moved] + shift) * log_scale.exp())

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -187,8 +188,11 @@ class FaceEditor:
     def encode(self, photos: Sequence[AlignedPhoto]) -> list[EncodedPhoto]:
         """Encodes the faces of aligned photos in one batch."""
         latents = self.model.encode(torch.cat([photo.crops for photo in photos]))
-        rows = torch.arange(len(latents)).split([len(photo.crops) for photo in photos])
-        return [EncodedPhoto(self, photo, latents[part]) for photo, part in zip(photos, rows, strict=True)]
+        ends = list(accumulate(len(photo.crops) for photo in photos))
+        return [
+            EncodedPhoto(self, photo, latents[end - len(photo.crops) : end])
+            for photo, end in zip(photos, ends, strict=True)
+        ]
 
     def edit_latents(
         self, latents: Latents, values: Mapping[str, Value], *, generator: torch.Generator | None = None
