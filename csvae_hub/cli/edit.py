@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from csvae_hub.cli import common
+from csvae_hub.text import value_of
 
 if TYPE_CHECKING:
     from csvae_hub.editing import FaceEditor, Job, Outcome
     from csvae_hub.editing.selection import Which
     from csvae_hub.models import AttributeModel
-
-VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a picture"
 
 
 @click.command("edit")
@@ -134,19 +132,12 @@ def _report(
 def _parse_change(change: str) -> tuple[str, Any]:
     """The name and the value of NAME=VALUE."""
     name, _, text = change.partition("=")
-    words: dict[str, Any] = {"true": True, "false": False, "sample": "sample"}
-    if text.lower() in words:
-        return name, words[text.lower()]
     try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        if Path(text).is_file():
-            return name, Path(text)
-        common.check_path(text)
-        raise click.UsageError(f"{change}: expected {VALUES}, got {text!r}") from None
-    if not all(map(math.isfinite, numbers)):
-        raise click.UsageError(f"{change}: expected finite numbers, got {text!r}")
-    return name, numbers if len(numbers) > 1 else numbers[0]
+        return name, value_of(text)
+    except ValueError as error:
+        if text == "-":
+            common.check_path(text)
+        raise click.UsageError(f"{change}: {error}") from error
 
 
 def _value_for(editor: FaceEditor | AttributeModel, name: str, value: Any) -> Any:

@@ -94,22 +94,32 @@ def level(value: Any, name: str, latents: Latents, encode: Callable[[Any], Laten
     return found.to(latents.y).expand(latents.y.shape[0])
 
 
-def is_number(value: Any) -> bool:
-    """True for a number of Python, numpy or torch."""
-    return isinstance(value, Real | np.bool_) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 0)
-
-
 def _as_tensor(value: Any, w_dim: int) -> Tensor | None:
     """Numbers and coordinates as a tensor: (), (n,) or (B, w_dim); None for anything else."""
-    if isinstance(value, list | tuple) and all(map(is_number, value)):
+    if isinstance(value, list | tuple) and all(map(_is_number, value)):
         return torch.stack([_as_number(v) for v in value]) if value else torch.zeros(0)
-    if is_number(value):
+    if _is_number(value):
         return _as_number(value)
-    if not isinstance(value, Tensor | np.ndarray) or value.ndim > 2 or value.dtype == np.uint8 and value.ndim == 2:
+    if not _is_numeric(value) or value.ndim > 2 or (value.ndim == 2 and value.shape[1] != w_dim):
         return None
-    if value.ndim == 2 and value.shape[1:] != (w_dim,):
-        return None
-    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, dtype=np.float64))
+    is_grey_picture = value.ndim == 2 and value.dtype == np.uint8
+    if isinstance(value, Tensor) or is_grey_picture:
+        return None if is_grey_picture else value
+    return torch.from_numpy(np.array(value, dtype=np.float64))
+
+
+def _is_number(value: Any) -> bool:
+    """True for a number of Python, numpy or torch."""
+    return isinstance(value, Real | np.bool_) or (_is_numeric(value) and value.ndim == 0)
+
+
+def _is_numeric(value: Any) -> bool:
+    """True for a tensor or array of real numbers."""
+    return (
+        not value.is_complex()
+        if isinstance(value, Tensor)
+        else isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    )
 
 
 def _as_number(value: Any) -> Tensor:
