@@ -187,7 +187,7 @@ page.block_thread()
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_files_are_deleted_in_time_and_on_any_end(tmp_path, end):
     stale = tmp_path / "csvae-demo-999999999-ab"
     stale.mkdir()

@@ -124,7 +124,7 @@ class Guard:
             try:
                 await self.app(scope, counted, watched)
             except Exception as error:
-                if began or not (too_much or isinstance(error, TypeError)):
+                if not too_much and (began or not isinstance(error, TypeError)):
                     raise
                 if not too_much:  # a part that is no file, as Gradio finds it
                     await _refuse(send, 400, "expected a photo's file")

@@ -66,7 +66,7 @@ def start(
 ) -> str:
     """Serves a page, from this thread's background, and gives its address; `page.block_thread()` waits for Ctrl-C.
 
-    SIGTERM ends it as Ctrl-C does, unless the caller handles it.
+    SIGTERM and SIGHUP end it as Ctrl-C does, unless the caller handles them.
 
     Args:
         page: what `build` gave.
@@ -80,9 +80,10 @@ def start(
     """
     if host is not None and port is not None:
         _check_free(host, port)
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one of them
+    for end in ends if threading.current_thread() is threading.main_thread() else ():
+        if signal.getsignal(end) is signal.SIG_DFL:
+            signal.signal(end, signal.default_int_handler)
     guard = functools.partial(
         Guard,
         hosts=[*hosts, *([host] if host else [])],
