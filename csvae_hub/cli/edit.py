@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
 @click.option("--mark/--no-mark", default=True, show_default=True, help="Mark edited pictures as such, in XMP.")
+@click.option("--certificate", type=common.FilePath(exists=True, dir_okay=False), help="Sign by C2PA: a PEM chain.")
+@click.option("--key", type=common.FilePath(exists=True, dir_okay=False), help="The certificate's private key, PEM.")
 @click.option(
     "--max-megapixels", type=click.FloatRange(min=0.01), default=100, help="Larger ones fail.  [default: 100]"
 )
@@ -43,6 +45,8 @@ def command(
     model_name: str,
     batch_size: int,
     mark: bool,
+    certificate: Path | None,
+    key: Path | None,
     max_megapixels: float,
     device: str | None,
     as_json: bool,
@@ -68,16 +72,21 @@ def command(
     parsed = dict(map(_parse_change, changes))
     if face == "all" and not keep_size:
         raise click.UsageError("--no-keep-size writes one face a photo: leave out --face all, or give --face N")
+    if (certificate is None) != (key is None) or (certificate and not mark):
+        raise click.UsageError("--certificate and --key sign the mark: give both, and no --no-mark")
     from csvae_hub import opening
-    from csvae_hub.editing import PlanError, edit_files, left_out, plan_files
+    from csvae_hub.editing import PlanError, Signer, edit_files, left_out, plan_files
     from csvae_hub.editing.xmp import SOURCE_TYPE
 
     opening.MAX_PIXELS = int(1e6 * max_megapixels)
     try:
         jobs = plan_files(inputs, output)
         others = left_out(inputs, output)
+        signer = Signer(certificate, key) if certificate and key else None
     except PlanError as error:
         raise click.UsageError(str(error)) from error
+    except ValueError as error:
+        raise click.UsageError(f"--certificate: {error}") from error
     model = common.load_picture_model(model_name, device)
     editor = common.editor_of(model, aligned)
     values = {name: _value_for(editor, name, value) for name, value in parsed.items()}
@@ -91,6 +100,7 @@ def command(
             batch_size=batch_size,
             mark=mark,
             model_name=model_name,
+            signer=signer,
             advance=advance,
         )
     _report(outcomes, model_name, output, as_json, others, SOURCE_TYPE if mark else None)
