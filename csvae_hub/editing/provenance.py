@@ -117,7 +117,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any] | None:
             c2pa.Reader(Image.MIME[kind], file, context=context) as reader,
         ):
             return json.loads(reader.json())
-    except c2pa.C2paError.ManifestNotFound:
-        return None
     except c2pa.C2paError as error:
+        if isinstance(error, c2pa.C2paError.ManifestNotFound) or str(error).startswith("Remote"):  # it lies elsewhere
+            return None
         raise ValueError(f"{path}: the C2PA manifest can't be read: {error}") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from click.testing import CliRunner
@@ -139,3 +141,30 @@ def test_without_c2pa_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "c2pa", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'csvae-hub\[provenance\]'"):
         Signer(PORTRAIT, PORTRAIT)
+
+
+def test_nothing_that_a_picture_names_is_fetched(signer, tmp_path):
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_error(404)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/manifest.c2pa"
+        about = (
+            f'<rdf:Description rdf:about="" xmlns:dcterms="http://purl.org/dc/terms/" dcterms:provenance="{address}"/>'
+        )
+        xmp = (
+            '<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
+            f' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{about}</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+        )
+        photo, edited = tmp_path / "photo.jpg", tmp_path / "edited.jpg"
+        for path in (photo, edited):
+            Image.open(PORTRAIT).convert("RGB").save(path, xmp=xmp.encode())
+        assert read_manifest(photo) is None
+        signer.sign(edited, "JPEG", photo, "model x")
+        server.shutdown()
+    assert not asked
