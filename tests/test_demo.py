@@ -397,3 +397,17 @@ def test_space_builds_its_page_as_its_front_matter_says():
     script = f"import runpy; print(runpy.run_path({str(SPACE / front['app_file'])!r})['page'].title)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.stdout.strip() == "csvae-hub", run.stderr
+
+
+def test_steps_in_the_plane_are_picks_beside_where_the_face_is(here):
+    here.show(ATTRIBUTES[0])
+    here.pick(240, 240)
+    here.nudge(1, 0)
+    x, y = here._plane().pixel(here._changes[0][ATTRIBUTES[0]])
+    assert (round(x), round(y)) == (264, 240)
+    here.nudge(-1, 2)
+    x, y = here._plane().pixel(here._changes[0][ATTRIBUTES[0]])
+    assert (round(x), round(y)) == (240, 192)
+    for _ in range(30):
+        here.nudge(-1, -1)
+    assert here._plane().pixel(here._changes[0][ATTRIBUTES[0]]) == pytest.approx((0, 480))
