@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,16 +88,21 @@ class Latents:
         return Latents(z, w, y, parts[0].attributes)
 
 
-_PARTS = ("z", "w", "y")
+def _unflatten(parts: Iterable[Any], attributes: Any) -> Latents:
+    z, w, y = parts
+    return Latents(z, w, y, attributes)
+
+
+def _flatten_with_keys(latents: Any) -> tuple[list[tuple[Any, Tensor]], Any]:
+    return [(tree.GetAttrKey(part), getattr(latents, part)) for part in ("z", "w", "y")], latents.attributes
+
+
 tree.register_pytree_node(  # so that torch.export takes and gives latents
     Latents,
-    lambda latents: ([getattr(latents, part) for part in _PARTS], latents.attributes),
-    lambda parts, attributes: Latents(*parts, attributes),
+    lambda latents: ([latents.z, latents.w, latents.y], latents.attributes),
+    _unflatten,
     serialized_type_name="csvae_hub.models.Latents",
     to_dumpable_context=list,
     from_dumpable_context=tuple,
-    flatten_with_keys_fn=lambda latents: (
-        [(tree.GetAttrKey(part), getattr(latents, part)) for part in _PARTS],
-        latents.attributes,
-    ),
+    flatten_with_keys_fn=_flatten_with_keys,
 )

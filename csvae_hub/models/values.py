@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -97,15 +97,15 @@ def level(value: Any, name: str, latents: Latents, encode: Callable[[Any], Laten
 def _as_tensor(value: Any, w_dim: int) -> Tensor | None:
     """Numbers and coordinates as a tensor: (), (n,) or (B, w_dim); None for anything else."""
     if isinstance(value, list | tuple) and all(map(_is_number, value)):
-        return torch.stack([_as_number(v) for v in value]) if value else torch.zeros(0)
+        return torch.stack([_as_number(v) for v in value]) if value else torch.zeros(0, device="cpu")
     if _is_number(value):
         return _as_number(value)
     if not _is_numeric(value) or value.ndim > 2 or (value.ndim == 2 and value.shape[1] != w_dim):
         return None
-    is_grey_picture = value.ndim == 2 and value.dtype == np.uint8
-    if isinstance(value, Tensor) or is_grey_picture:
-        return None if is_grey_picture else value
-    return torch.from_numpy(np.array(value, dtype=np.float64))
+    if isinstance(value, Tensor):
+        return value
+    is_picture = value.ndim == 2 and value.dtype == np.uint8
+    return None if is_picture else torch.from_numpy(np.array(value, dtype=np.float64))
 
 
 def _is_number(value: Any) -> bool:
@@ -113,13 +113,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, Real | np.bool_) or (_is_numeric(value) and value.ndim == 0)
 
 
-def _is_numeric(value: Any) -> bool:
+def _is_numeric(value: Any) -> TypeGuard[Tensor | np.ndarray[Any, Any]]:
     """True for a tensor or array of real numbers."""
-    return (
-        not value.is_complex()
-        if isinstance(value, Tensor)
-        else isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
-    )
+    if isinstance(value, Tensor):
+        return not value.is_complex()
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
 
 
 def _as_number(value: Any) -> Tensor:
