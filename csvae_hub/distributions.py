@@ -43,7 +43,7 @@ def attributes(logits: Tensor, groups: Groups = ()) -> Independent:
 def most_likely(q_y: Independent) -> Tensor:
     """The likelier value of each attribute, 0 or 1 (B, k); in a group the likeliest member alone has 1."""
     base = q_y.base_dist
-    return base.mode if isinstance(base, Exclusive) else (q_y.mean > 0.5).float()
+    return base.mode if isinstance(base, Exclusive) else (q_y.mean > 0.5).to(q_y.mean)
 
 
 def log_odds(q_y: Independent) -> Tensor:
@@ -106,7 +106,14 @@ class Exclusive(Distribution):
 
 def draw(q: Independent, generator: torch.Generator | None = None) -> Tensor:
     """A reparametrised sample of a diagonal Gaussian; with a generator the noise is drawn where the generator is."""
-    if generator is None:
-        return q.rsample()
-    noise = torch.randn(q.mean.shape, generator=generator, device=generator.device).to(q.mean.device)
-    return q.mean + q.stddev * noise
+    return q.rsample() if generator is None else q.mean + q.stddev * noise(q.mean.shape, generator).to(q.mean)
+
+
+def noise(shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal numbers in float32, drawn where the generator is, or without one on the CPU."""
+    return torch.randn(shape, generator=generator, device=generator.device if generator else "cpu", dtype=torch.float32)
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is in that."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from csvae_hub.backbones.mlp import mlp
+from csvae_hub.distributions import precise
 
 LAYERS = 8
 STEPS = 1500
@@ -105,14 +106,14 @@ class Couplings(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The changed x (B, dim), and the log of the change's Jacobian determinant (B,)."""
-        log_det = x.new_zeros(len(x))
+        log_det = x.new_zeros(x.shape[0])
         for (told, moved), net in zip(self.halves, self.nets, strict=True):
             told_x = x[:, told]
             if y is None:
                 out = net(told_x)
             else:
                 both = torch.cat([torch.cat([told_x, y], 1), torch.cat([told_x, torch.zeros_like(y)], 1)])
-                out = torch.sub(*net(both).chunk(2))
+                out = torch.sub(*net(both).unflatten(0, (2, -1)).unbind())
             shift, raw = out.chunk(2, dim=1)
             log_scale = raw.tanh()
             x = x.index_copy(1, moved.to(x.device), (x[:, moved] + shift) * log_scale.exp())
@@ -149,11 +150,11 @@ class ConditionalFlow(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
-        """T_y(h) (B, dim) of h (B, dim) and y (B, k), 0 or 1, in single precision."""
+        """T_y(h) (B, dim) of h (B, dim) and y (B, k), 0 or 1, in float32 or float64."""
         with torch.autocast(h.device.type, enabled=False):
-            white = (h.float() - self.mean) @ self.whiten
+            white = (precise(h) - self.mean) @ self.whiten
             moved, _ = self.changed(white, y)
-            return h.float() + (moved - white) @ self.colour
+            return precise(h) + (moved - white) @ self.colour
 
     def changed(self, white: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """T_y of whitened codes (B, dim), whitened, and the log of its Jacobian determinant (B,)."""

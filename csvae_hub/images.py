@@ -77,7 +77,7 @@ class _Item:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Pictures as `tensor`, float32 (B, 3, S, S) in [0, 1], that remembers what they came from."""
+    """Pictures as `tensor` (B, 3, S, S) in [0, 1] that remembers what they came from."""
 
     tensor: Tensor
     _items: tuple[_Item, ...]
@@ -101,27 +101,32 @@ class ImageBatch:
                 f"expected edited pictures of shape {tuple(self.tensor.shape)}, got {tuple(edited.shape)}:"
                 " give one edited picture for each that was loaded"
             )
-        parts = edited.split([len(item.rows) for item in self._items])
+        parts = edited.split([item.rows.shape[0] for item in self._items])
         restored = [item.restore(part) for item, part in zip(self._items, parts, strict=True)]
         return restored if self._is_list else restored[0]
 
 
-def load_images(images: Images, preprocessor: Preprocessor, device: torch.device | str | None = None) -> ImageBatch:
-    """Gives pictures of any accepted kind as one batch, float32 (B, 3, S, S) in [0, 1].
+def load_images(
+    images: Images,
+    preprocessor: Preprocessor,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> ImageBatch:
+    """Gives pictures of any accepted kind as one batch of a `dtype`, float32 or float64, (B, 3, S, S) in [0, 1].
 
     Kinds: a path; a PIL image of any mode; a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a float tensor in
     [0, 1], (C, H, W) or (B, C, H, W) with C of 3 or 1; a list or tuple of these. EXIF rotation is obeyed. float32
     RGB tensors of the preprocessor's size pass through to the bit. Without a device the batch is where the
-    first tensor is, or on the CPU.
+    first tensor is, or on the CPU. In compiled code the values of tensors are not checked.
 
     Raises:
         ImageError: something that is none of these, cannot be read, or has a shape, type or range that can't be right.
     """
     is_list = isinstance(images, list | tuple)
-    items = _read_list(images, preprocessor) if is_list else [_read(images, preprocessor)]
+    items = _read_list(images, preprocessor, dtype) if is_list else [_read(images, preprocessor, dtype)]
     if device is None:
         device = next((image.device for image in (images if is_list else [images]) if isinstance(image, Tensor)), "cpu")
-    rows = [item.rows.to(device) for item in items]
+    rows = [item.rows.to(device, dtype) for item in items]
     return ImageBatch(rows[0] if len(rows) == 1 else torch.cat(rows), tuple(items), is_list)
 
 
@@ -173,21 +178,21 @@ def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
     return to_picture(canvas[:, : canvas.shape[1] - gap, : canvas.shape[2] - gap])
 
 
-def _read_list(images: Any, preprocessor: Preprocessor) -> list[_Item]:
+def _read_list(images: Any, preprocessor: Preprocessor, dtype: torch.dtype) -> list[_Item]:
     if not images:
         raise ImageError("expected at least one picture, got an empty list: leave the call out where there are none")
     items: list[_Item] = []
     for i, image in enumerate(images):
         try:
-            items.append(_read(image, preprocessor))
+            items.append(_read(image, preprocessor, dtype))
         except ImageError as error:
             raise ImageError(f"images[{i}]: {error}") from error
     return items
 
 
-def _read(image: object, preprocessor: Preprocessor) -> _Item:
+def _read(image: object, preprocessor: Preprocessor, dtype: torch.dtype) -> _Item:
     if isinstance(image, Tensor):
-        return _tensor_item(image, preprocessor)
+        return _tensor_item(image, preprocessor, dtype)
     if not isinstance(image, str | os.PathLike | Image.Image | np.ndarray):
         raise ImageError(f"expected {KINDS}, got {type(image).__name__}")
     item = _picture_item(open_picture(image), preprocessor)
@@ -214,7 +219,7 @@ def _from_array(image: np.ndarray[Any, Any]) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
 
 
-def _tensor_item(image: Tensor, preprocessor: Preprocessor) -> _Item:
+def _tensor_item(image: Tensor, preprocessor: Preprocessor, dtype: torch.dtype) -> _Item:
     _check_floats(image)
     batch = image if image.ndim == 4 else image[None]
     left, top, side = center_square(batch.shape[-1], batch.shape[-2])
@@ -222,11 +227,11 @@ def _tensor_item(image: Tensor, preprocessor: Preprocessor) -> _Item:
 
     def restore(edited: Tensor) -> Tensor:
         restored = batch.clone()
-        resized = _with_channels(_resize(edited.float(), side), batch.shape[1])
+        resized = _with_channels(_resize(edited.to(dtype), side), batch.shape[1])
         restored[..., top : top + side, left : left + side] = resized.to(batch)
         return restored.view_as(image)
 
-    return _Item(_with_channels(_resize(square.float(), preprocessor.size), 3), restore)
+    return _Item(_with_channels(_resize(square.to(dtype), preprocessor.size), 3), restore)
 
 
 def _check_floats(image: Tensor) -> None:
@@ -236,7 +241,7 @@ def _check_floats(image: Tensor) -> None:
         raise ImageError(f"{expected}, got {image.dtype}: convert it with {remedy}")
     if image.ndim not in (3, 4):
         raise ImageError(f"{expected}, got shape {shape}")
-    if image.ndim == 4 and not len(image):
+    if 0 in image.shape[:-3]:
         raise ImageError(f"{expected}, got an empty batch, shape {shape}: leave the call out where there are none")
     if image.shape[-3] not in (1, 3):
         remedy = (
@@ -248,6 +253,8 @@ def _check_floats(image: Tensor) -> None:
         )
         raise ImageError(f"{expected} with C of 3 (or 1, grey), got shape {shape}: {remedy}")
     check_side(image.shape[-1], image.shape[-2])
+    if torch.compiler.is_compiling():  # reading values would halt the device, and can't be traced
+        return
     low, high = (value.item() for value in image.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError(f"{expected}, got NaN or infinity: look at where they arise, or replace them")

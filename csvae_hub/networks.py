@@ -88,9 +88,9 @@ class PosteriorZ(nn.Module):
             assert y is not None
             beside = y.to(h) if self.grid == 1 else repeat(y.to(h), "b k -> b k h w", h=self.grid, w=self.grid)
             h = torch.cat([h, beside], 1)
-        loc, raw = self.head(h).float().chunk(2, dim=1)
+        loc, raw = distributions.precise(self.head(h)).chunk(2, dim=1)
         if self.correction is not None:
-            loc = loc + self.correction(h).float()
+            loc = loc + distributions.precise(self.correction(h))
         return loc.flatten(1), raw.flatten(1)
 
 
@@ -112,7 +112,7 @@ class PosteriorW(nn.Module):
     def forward(self, features: Tensor, y: Tensor, prior: Independent | None = None) -> Independent:
         """The distribution of w for features (B, …) and y (B, k) without NaN."""
         lifted = self.lift(features[:, : self.lift.in_features])
-        hidden = lifted.float().unflatten(1, self.shape) + (2 * y - 1)[..., None] * self.of_y
+        hidden = distributions.precise(lifted).unflatten(1, self.shape) + (2 * y - 1)[..., None] * self.of_y
         loc, raw = (torch.einsum("bkh,khd->bkd", F.silu(hidden), self.out.to(hidden)) + self.bias).chunk(2, dim=-1)
         if prior is None:
             return distributions.diagonal_gaussian(loc, bounded_scale(raw), 2)
@@ -151,7 +151,7 @@ class PosteriorY(nn.Sequential):
 
     def forward(self, input: Tensor) -> Independent:  # noqa: A002
         """The distribution of y (B, k) for features (B, …)."""
-        return distributions.attributes(super().forward(input[:, : self.features]).float(), self.groups)
+        return distributions.attributes(distributions.precise(super().forward(input[:, : self.features])), self.groups)
 
 
 class Adversary(nn.Module):
@@ -176,7 +176,7 @@ class Adversary(nn.Module):
     def forward(self, z: Tensor) -> Independent:
         """The distribution of y (B, k)."""
         z = z if self.grid == 1 else rearrange(z, "b (c h w) -> b c h w", h=self.grid, w=self.grid)
-        logits = self.net(self.norm(z.to(next(self.parameters()).dtype))).float()
+        logits = distributions.precise(self.net(self.norm(z.to(next(self.parameters()).dtype))))
         return distributions.attributes(logits, self.groups)
 
 
@@ -190,6 +190,6 @@ class Decoder:
     def __call__(self, z: Tensor, condition: Tensor) -> Independent:
         """The distribution of x (B, *shape) for z (B, z_dim) and the condition (B, …): w flattened, or y."""
         dtype = next(self.backbone.parameters()).dtype
-        mean = self.backbone.decode(z.to(dtype), condition.to(dtype)).float()
+        mean = distributions.precise(self.backbone.decode(z.to(dtype), condition.to(dtype)))
         mean = mean.sigmoid() if len(self.backbone.shape) == 3 else mean
         return distributions.likelihood(self.config.name, mean, self.config.scale)

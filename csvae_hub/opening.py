@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from csvae_hub.errors import ImageError
+from csvae_hub.text import is_address
 
 MIN_SIDE = 8
 """Pictures with a shorter side, in pixels, are refused: they show no face."""
@@ -43,6 +44,8 @@ def open_file(path: str | os.PathLike[str]) -> Image.Image:
     Raises:
         ImageError: no such file, no picture, a truncated, tiny or too large one; the path is named.
     """
+    if is_address(os.fspath(path)):
+        raise ImageError(f"{path}: expected the name of a file, got a web address: download the picture first")
     path = Path(path)
     if not path.is_file():
         got = "a folder: give the files in it" if path.is_dir() else "nothing there: check the name and the folder"

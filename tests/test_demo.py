@@ -93,9 +93,6 @@ def here(editor):
     return opened
 
 
-# -- planes ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("point", [(0.0, 0.0), (3.5, -2.0), (-7.25, 11.0)])
 def test_pixels_and_points_of_a_plane_lead_back_to_each_other(point):
     place = Plane.around((0.0, 1.0), (4.0, -2.0), own=(1.0, 1.0))
@@ -161,6 +158,8 @@ def test_moves_and_picks_are_edits_of_the_library(here, editor):
 def test_clicks_beyond_the_picture_are_taken_to_its_border(here):
     here.pick(-50, 10_000)
     assert here._changes[0]["Smiling"] == here._plane().point(0, SIDE)
+    here.nudge(2, 3)
+    assert here._changes[0]["Smiling"] == pytest.approx(here._plane().point(SIDE / 10, 0.85 * SIDE))
 
 
 def test_download_is_marked_where_something_is_changed(here, tmp_path):

@@ -271,6 +271,48 @@ def test_too_large_a_file_is_refused(page, tmp_path):
     page.get_by_text("exceed the maximum allowed size of 20").first.wait_for()
 
 
+def test_an_error_that_passes_stays_on_the_page_until_the_next_photo(page, tmp_path):
+    (tmp_path / "large.png").write_bytes(bytes(21 * 2**20))
+    open_photo(page, tmp_path / "large.png")()
+    page.locator("#problem").get_by_text("exceed the maximum allowed size of 20").wait_for()
+    page.evaluate("() => document.querySelectorAll('.toast-messages').forEach(toast => toast.remove())")
+    time.sleep(1)
+    assert page.locator("#problem[role=alert]").get_by_text("exceed the maximum").is_visible()
+    page.click("#example")
+    page.wait_for_selector("#after img")
+    page.wait_for_function("() => document.querySelector('#problem').textContent === ''")
+    assert page.locator("#problem").is_hidden()
+
+
+def test_every_picture_has_words_and_every_control_a_name(page):
+    unnamed = "() => [...document.querySelectorAll('img')].filter(image => !image.alt.trim()).map(i => i.outerHTML)"
+    page.wait_for_function(f"() => ({unnamed})().length === 0")
+    after(page, lambda: slider(page, "Smiling").fill("0.5"))
+    assert page.evaluate(unnamed) == []
+    page.get_by_label("Divider").click()
+    page.wait_for_selector("#compare img")
+    page.wait_for_function(f"() => ({unnamed})().length === 0")
+
+
+def test_the_plane_is_moved_by_the_keyboard_alone(page):
+    page.locator("#plane button:has(img)").focus()
+    changed = [after(page, lambda key=key: page.keyboard.press(key))[1:] for key in ("ArrowUp", "ArrowRight")]
+    assert abs(changed[0][1] - changed[1][1]).max() > 50  # the ring
+    assert page.evaluate("() => !!document.activeElement.closest('#plane')")
+    page.keyboard.press("Enter")  # no place, no pick
+    page.locator("#plane-left").focus()
+    back = after(page, lambda: page.keyboard.press("Enter"))
+    assert abs(back[2] - changed[0][1]).max() <= abs(back[2] - changed[1][1]).max()
+
+
+def test_licence_and_documents_are_linked(page):
+    links = page.evaluate("() => [...document.querySelectorAll('.notes a')].map(link => link.href)")
+    assert any("opensource.org/license/mit" in link for link in links)
+    assert any("arxiv.org/abs/1812.06190" in link for link in links)
+    page.get_by_text("Model card of celeba-64").click()
+    page.get_by_text("non-commercial research").first.wait_for()
+
+
 def test_server_asks_no_other_machine_and_listens_to_this_one_only(page, server):
     after(page, lambda: slider(page, "Young").fill("1.2"))
     assert "OUTSIDE" not in server.said()

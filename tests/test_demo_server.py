@@ -36,7 +36,7 @@ async def page(scope, receive, send):
     await send({"type": "http.response.body", "body": str(size).encode()})
 
 
-def answer(*headers, method="POST", body=b"", chunk=1 << 16, hosts=()):
+def answer(*headers, method="POST", body=b"", chunk=1 << 16, hosts=(), path="/gradio_api/queue/join"):
     """The status with which a request is answered, and how much of it was read."""
     pieces = [body[i : i + chunk] for i in range(0, len(body), chunk)] or [b""]
     read, sent = [], []
@@ -51,7 +51,7 @@ def answer(*headers, method="POST", body=b"", chunk=1 << 16, hosts=()):
 
     pairs = [(name.encode(), value.encode()) for name, value in headers]
     guard = Guard(page, hosts, 1000, lambda: {0, 7})
-    asyncio.run(guard({"type": "http", "method": method, "headers": pairs}, receive, send))
+    asyncio.run(guard({"type": "http", "method": method, "headers": pairs, "path": path}, receive, send))
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     return sent[0]["status"], len(b"".join(read))
 
@@ -120,6 +120,8 @@ def test_an_upload_is_bounded_in_size_and_in_number(tells, chunk):
         ({"fn_index": 8}, 404),
         ({"fn_index": "7"}, 404),
         ({"fn_index": [1]}, 404),
+        ({"fn_index": False}, 404),
+        ({"fn_index": 7.0}, 404),
         ({"data": []}, 200),
         ([1], 200),
     ],
@@ -127,6 +129,16 @@ def test_an_upload_is_bounded_in_size_and_in_number(tells, chunk):
 def test_unknown_functions_are_not_found(body, status):
     sent = json.dumps(body).encode()
     assert answer(HOST, JSON, body=sent) == (status, len(sent))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "path", ["run/predict", "run/999", "api/nosuch", "call/nosuch", "call/x/y", "component_server"]
+)
+def test_functions_are_not_called_by_name(path, method):
+    for root in ("/", "/gradio_api/", "/behind/a/proxy/gradio_api/"):
+        assert answer(HOST, JSON, body=b'{"data": []}', path=root + path, method=method)[0] == 404
+    assert answer(HOST, JSON, path="/assets/run-time.js", method="GET")[0] == 200
 
 
 @pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b"\xff"])
@@ -175,7 +187,7 @@ page.block_thread()
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_files_are_deleted_in_time_and_on_any_end(tmp_path, end):
     stale = tmp_path / "csvae-demo-999999999-ab"
     stale.mkdir()
@@ -198,6 +210,10 @@ def test_files_are_deleted_in_time_and_on_any_end(tmp_path, end):
         strange = urllib.request.Request(f"{address}config", headers={"Host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(strange)
+        no_file = b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\nabc\r\n--x--\r\n'
+        upload = urllib.request.Request(f"{address}gradio_api/upload", no_file, {FORM[0]: FORM[1]})
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            urllib.request.urlopen(upload)
         deadline = time.monotonic() + 20
         while list(folder.rglob("*.jpg")):
             assert time.monotonic() < deadline

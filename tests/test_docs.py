@@ -47,3 +47,13 @@ def test_contributing_names_every_part_of_the_package():
     folders = {path.parent.name + "/" for path in (ROOT / "csvae_hub").glob("*/__init__.py")}
     modules = {path.name for path in (ROOT / "csvae_hub").glob("*.py")} - {"__init__.py"}
     assert set(re.findall(r"(?:^    |  )(\w+(?:\.py|/))", layout, re.MULTILINE)) == folders | modules
+
+
+def test_every_promise_of_security_names_tests_that_exist():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| promise", "| ---"))]
+    assert len(rows) > 15
+    for row in rows:
+        named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", row.rpartition(" | ")[2] or row)
+        assert named, row
+        assert all((ROOT / path).exists() for path in named), row

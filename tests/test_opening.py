@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csvae_hub import opening
+from csvae_hub import FaceEditor, opening
 from csvae_hub.errors import ImageError
 from csvae_hub.images import open_image, open_picture
 from csvae_hub.opening import READ, opened, pixels_in
@@ -99,3 +99,9 @@ def test_a_file_of_16_bits_takes_little_memory(tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 12
+
+
+@pytest.mark.parametrize("read", [open_image, open_picture, lambda address: FaceEditor("celeba-64").open(address)])
+def test_a_web_address_is_no_file(read):
+    with pytest.raises(ImageError, match="expected the name of a file, got a web address: download the picture first"):
+        read("https://example.org/photo.jpg")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from csvae_hub.errors import MissingExtraError
-from csvae_hub.text import printable
+from csvae_hub.text import is_address, printable
 
 if TYPE_CHECKING:
     from csvae_hub.editing import EncodedPhoto, FaceEditor
@@ -62,7 +62,7 @@ def check_path(name: str) -> None:
         raise click.UsageError(
             f"{name or 'empty name'}: expected the name of a file; standard streams are not supported"
         )
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
+    if is_address(name):
         raise click.UsageError(f"{name}: expected the name of a file, got a web address: download the picture first")
 
 
@@ -113,12 +113,12 @@ def prepare_streams() -> None:
 
 def check_device(device: str | None) -> None:
     """Refuses, as wrong use, a device that torch can't put a tensor on. None is torch's own choice."""
-    import torch
+    from csvae_hub.models.pretrained import device_of
 
     try:
-        torch.zeros((), device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+        device_of(device)
+    except ValueError as error:
+        reason = str(error.__cause__).partition("\n")[0]
         raise click.UsageError(f"--device {device}: expected cpu, cuda or cuda:N ({reason})") from error
 
 

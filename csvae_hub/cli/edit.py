@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from csvae_hub.cli import common
+from csvae_hub.text import value_of
 
 if TYPE_CHECKING:
     from csvae_hub.editing import FaceEditor, Job, Outcome
     from csvae_hub.editing.selection import Which
     from csvae_hub.models import AttributeModel
-
-VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a picture"
 
 
 @click.command("edit")
@@ -32,6 +30,8 @@ VALUES = "True, False, a number, coordinates such as 2.5,1.0, 'sample' or a pict
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures at once.")
 @click.option("--mark/--no-mark", default=True, show_default=True, help="Mark edited pictures as such, in XMP.")
+@click.option("--certificate", type=common.FilePath(exists=True, dir_okay=False), help="Sign by C2PA: a PEM chain.")
+@click.option("--key", type=common.FilePath(exists=True, dir_okay=False), help="The certificate's private key, PEM.")
 @click.option(
     "--max-megapixels", type=click.FloatRange(min=0.01), default=100, help="Larger ones fail.  [default: 100]"
 )
@@ -45,6 +45,8 @@ def command(
     model_name: str,
     batch_size: int,
     mark: bool,
+    certificate: Path | None,
+    key: Path | None,
     max_megapixels: float,
     device: str | None,
     as_json: bool,
@@ -70,16 +72,21 @@ def command(
     parsed = dict(map(_parse_change, changes))
     if face == "all" and not keep_size:
         raise click.UsageError("--no-keep-size writes one face a photo: leave out --face all, or give --face N")
+    if (certificate is None) != (key is None) or (certificate and not mark):
+        raise click.UsageError("--certificate and --key sign the mark: give both, and no --no-mark")
     from csvae_hub import opening
-    from csvae_hub.editing import PlanError, edit_files, left_out, plan_files
+    from csvae_hub.editing import PlanError, Signer, edit_files, left_out, plan_files
     from csvae_hub.editing.xmp import SOURCE_TYPE
 
     opening.MAX_PIXELS = int(1e6 * max_megapixels)
     try:
         jobs = plan_files(inputs, output)
         others = left_out(inputs, output)
+        signer = Signer(certificate, key) if certificate and key else None
     except PlanError as error:
         raise click.UsageError(str(error)) from error
+    except ValueError as error:
+        raise click.UsageError(f"--certificate: {error}") from error
     model = common.load_picture_model(model_name, device)
     editor = common.editor_of(model, aligned)
     values = {name: _value_for(editor, name, value) for name, value in parsed.items()}
@@ -93,6 +100,7 @@ def command(
             batch_size=batch_size,
             mark=mark,
             model_name=model_name,
+            signer=signer,
             advance=advance,
         )
     _report(outcomes, model_name, output, as_json, others, SOURCE_TYPE if mark else None)
@@ -134,19 +142,12 @@ def _report(
 def _parse_change(change: str) -> tuple[str, Any]:
     """The name and the value of NAME=VALUE."""
     name, _, text = change.partition("=")
-    words: dict[str, Any] = {"true": True, "false": False, "sample": "sample"}
-    if text.lower() in words:
-        return name, words[text.lower()]
     try:
-        numbers = [float(part) for part in text.split(",")]
-    except ValueError:
-        if Path(text).is_file():
-            return name, Path(text)
-        common.check_path(text)
-        raise click.UsageError(f"{change}: expected {VALUES}, got {text!r}") from None
-    if not all(map(math.isfinite, numbers)):
-        raise click.UsageError(f"{change}: expected finite numbers, got {text!r}")
-    return name, numbers if len(numbers) > 1 else numbers[0]
+        return name, value_of(text)
+    except ValueError as error:
+        if text == "-":
+            common.check_path(text)
+        raise click.UsageError(f"{change}: {error}") from error
 
 
 def _value_for(editor: FaceEditor | AttributeModel, name: str, value: Any) -> Any:

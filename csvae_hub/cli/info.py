@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import click
@@ -44,17 +45,23 @@ def command(model_name: str, as_json: bool) -> None:
 
 
 def _show_mark(photo: Path, as_json: bool) -> None:
-    from csvae_hub.editing import read_mark
+    from csvae_hub.editing import read_manifest, read_mark
 
     try:
         mark = read_mark(photo)
+        signed = read_manifest(photo) if importlib.util.find_spec("c2pa") else None
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:
-        print_json({"photo": str(photo), "mark": mark})
-    elif mark is None:
+        print_json({"photo": str(photo), "mark": mark, "c2pa": signed})
+        return
+    if mark is None:
         echo("mark        none: nothing says that this picture was edited here")
     else:
         echo(f"mark        {mark['digital_source_type']}")
         for edit in mark["edits"]:
             echo(f"edited by   {edit['software']}: {edit['parameters']}")
+    if signed is not None:
+        active = signed.get("manifests", {}).get(signed.get("active_manifest"), {})
+        issuer = active.get("signature_info", {}).get("issuer", "nobody named")
+        echo(f"C2PA        by {issuer}; {signed.get('validation_state')}; trust in the signer is not looked at")

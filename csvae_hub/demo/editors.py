@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -36,6 +37,14 @@ class Editors:
     def choices(self) -> list[tuple[str, str]]:
         """For each model its label and its key on the page, which tells no more of a folder than its own name."""
         return [(Path(name).name if Path(name).exists() else name, str(i)) for i, name in enumerate(self.attributes)]
+
+    def cards(self) -> dict[str, str]:
+        """The cards of the packaged models, without front matter and pictures."""
+        packaged = [name for name in hub.list_packaged() if name in self.attributes]
+        texts = {name: hub.inside(hub.resolve(name), hub.CARD).read_text(encoding="utf-8") for name in packaged}
+        return {
+            name: re.sub(r"\A---\n.*?\n---\n|!\[[^]]*\]\([^)]*\)", "", text, flags=re.S) for name, text in texts.items()
+        }
 
     def name(self, key: str) -> str:
         """The name of a model by its key on the page."""

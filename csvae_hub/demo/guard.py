@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import socket
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
@@ -19,6 +20,8 @@ MAX_JSON = 1 << 20
 MAX_PARTS = 4
 """Parts of an upload; the page sends one photo at a time."""
 SAFE = ("GET", "HEAD", "OPTIONS")
+DIRECT = re.compile(r"/(run|api|call|component_server)(/|$)")
+"""Paths that call a function by its name in one request; the page asks for its own by a number, in the queue."""
 _PART = b"content-disposition:"
 
 
@@ -43,6 +46,8 @@ class Guard:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if fault := self._fault_of_place(scope, headers):
             await _refuse(send, 403, fault)
+        elif DIRECT.search(scope.get("path", "")):
+            await _refuse(send, 404, "there is no such function")
         elif scope["type"] == "websocket" or scope["method"] in SAFE:
             await self.app(scope, receive, send)
         elif headers.get("content-type", "").lower().startswith("multipart/"):
@@ -87,7 +92,7 @@ class Guard:
                 await _refuse(send, 400, "expected JSON")
                 return
             number = asked.get("fn_index") if isinstance(asked, dict) else None
-            if number is not None and (not isinstance(number, int) or number not in self.functions()):
+            if number is not None and (type(number) is not int or number not in self.functions()):
                 await _refuse(send, 404, "there is no such function")
                 return
         messages = iter([{"type": "http.request", "body": bytes(body), "more_body": False}])
@@ -118,9 +123,11 @@ class Guard:
         if not too_much:
             try:
                 await self.app(scope, counted, watched)
-            except Exception:
-                if not too_much:
+            except Exception as error:
+                if not too_much and (began or not isinstance(error, TypeError)):
                     raise
+                if not too_much:  # a part that is no file, as Gradio finds it
+                    await _refuse(send, 400, "expected a photo's file")
         if too_much and not began:
             await _refuse(send, 413, f"expected one photo of at most {self.max_upload} bytes")
 

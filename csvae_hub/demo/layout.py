@@ -27,11 +27,20 @@ HEADER = """
   <p>Change one attribute of a face and leave the rest: move a slider, or pick <em>which</em> kind in its plane.</p>
 </header>
 """
+MOVES = {"left": (-1, 0), "right": (1, 0), "down": (0, -1), "up": (0, 1)}
+"""Buttons that move the point of the plane, with their steps to the right and upwards."""
+PROBLEM = '<div id="problem" role="alert"></div>'
+"""The last error that a passing message told; `page.js` fills it."""
 NOTES = f"""
 Sliders go from 0, absent, to 1, present, and a little beyond. The plane shows this face with every kind of one
-attribute; the ring is where it is now. Photos may have {MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:g} megapixels. They
-stay on the machine that runs this page: its files are deleted after {KEPT // 60} minutes, and the photo is
-forgotten {PHOTO_KEPT // 60} minutes after your last change. The weights' licence and limits are in the model's card.
+attribute; the ring is where it is now: click elsewhere, or move it by the arrow keys or the buttons. Photos may have
+{MAX_MEGABYTES} MB and {MAX_PIXELS / 1e6:g} megapixels. They stay on the machine that runs this page: its files are
+deleted after {KEPT // 60} minutes, and the photo is forgotten {PHOTO_KEPT // 60} minutes after your last change. A
+downloaded photo says in its metadata that it was edited.
+
+[Licence of the code: MIT](https://opensource.org/license/mit) ·
+[Licence of celeba-64: non-commercial research](https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html) ·
+[The paper](https://arxiv.org/abs/1812.06190) · Documents of each model: below
 """
 CSS = """
 .gradio-container { max-width: 1400px !important; }
@@ -45,7 +54,8 @@ header p { margin: 0; opacity: 0.8; }
 #sliders .head input { width: 52px; padding: 0 4px; text-align: center; appearance: textfield; }
 #sliders .head input::-webkit-inner-spin-button { display: none; }
 #sliders .min_value, #sliders .max_value { display: none; }
-#message { border-left: 4px solid #d9480f; padding: 8px 12px; }
+.block:has(#problem:empty) { display: none; }
+#message, #problem { border-left: 4px solid #d9480f; padding: 8px 12px; }
 #plane img { cursor: crosshair; }
 #compare { min-height: 300px; }
 #beside img { width: 100%; height: 100%; object-fit: contain; }
@@ -82,6 +92,7 @@ class Parts:
                         models, value=models[0][1], label="Model", visible=len(models) > 1, elem_id="model"
                     )
                 with gr.Column(scale=13, min_width=320):
+                    gr.HTML(PROBLEM, padding=False)
                     self.message = gr.Markdown(visible=False, elem_id="message")
                     with gr.Row(elem_id="beside") as self.beside:
                         self.before = image(label="Before", buttons=["fullscreen"], height=400, elem_id="before")
@@ -109,7 +120,13 @@ class Parts:
                     with gr.Column() as self.kinds:
                         self.shown = gr.Dropdown(label="Which kind? Click a point of the plane of", elem_id="shown")
                         self.plane = image(show_label=False, buttons=[], height=310, elem_id="plane")
+                        with gr.Row():
+                            move = functools.partial(gr.Button, size="sm", min_width=50)
+                            self.moves = {name: move(name.title(), elem_id=f"plane-{name}") for name in MOVES}
             gr.Markdown(NOTES, elem_classes="notes")
+            for name, card in editors.cards().items():
+                with gr.Accordion(f"Model card of {name}: licence, figures, limits", open=False):
+                    gr.Markdown(card, elem_classes="notes")
 
 
 def theme() -> gr.themes.Base:

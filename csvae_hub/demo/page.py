@@ -19,7 +19,7 @@ from csvae_hub import hub
 from csvae_hub.demo.editors import Editors
 from csvae_hub.demo.folder import own_folder
 from csvae_hub.demo.guard import Guard
-from csvae_hub.demo.layout import BESIDE, CSS, DIVIDER, MAX_MEGABYTES, Parts, theme
+from csvae_hub.demo.layout import BESIDE, CSS, DIVIDER, MAX_MEGABYTES, MOVES, Parts, theme
 from csvae_hub.demo.session import Session, read_file
 from csvae_hub.editing.blending import Paste
 from csvae_hub.errors import ImageError, WeightsError, require
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).with_name("astronaut.jpg")
 """Eileen Collins, photographed by NASA (1993), in the public domain."""
+SCRIPT = Path(__file__).with_name("page.js")
 FIRST_EDITS = ("Eyeglasses", "Smiling", "Mouth_Slightly_Open")
 """Attributes whose change shows: the example photo opens with the first of them turned that the model has."""
 VISITORS = 100
@@ -66,7 +67,7 @@ def start(
 ) -> str:
     """Serves a page, from this thread's background, and gives its address; `page.block_thread()` waits for Ctrl-C.
 
-    SIGTERM ends it as Ctrl-C does, unless the caller handles it.
+    SIGTERM and SIGHUP end it as Ctrl-C does, unless the caller handles them.
 
     Args:
         page: what `build` gave.
@@ -80,9 +81,10 @@ def start(
     """
     if host is not None and port is not None:
         _check_free(host, port)
-    is_main = threading.current_thread() is threading.main_thread()
-    if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has one of them
+    for end in ends if threading.current_thread() is threading.main_thread() else ():
+        if signal.getsignal(end) is signal.SIG_DFL:
+            signal.signal(end, signal.default_int_handler)
     guard = functools.partial(
         Guard,
         hosts=[*hosts, *([host] if host else [])],
@@ -108,6 +110,7 @@ def start(
         app_kwargs={"middleware": [(guard, (), {})]},
         theme=theme(),
         css=CSS,
+        js=SCRIPT.read_text(encoding="utf-8"),
     )
     return address
 
@@ -145,7 +148,7 @@ def _connect(p: Parts, editors: Editors) -> None:
             gr.Gallery(crops, selected_index=0, visible=True if len(crops) > 1 else "hidden"),
             gr.Checkbox(value=here is not None and here.close_up, interactive=here is not None),
             gr.Radio(value="changed", interactive=here is not None),
-            *[gr.Button(interactive=here is not None)] * 2,
+            *[gr.Button(interactive=here is not None)] * (2 + len(p.moves)),
         ]
 
     def opened(model: str, source: bytes, name: str) -> list[Any]:
@@ -205,6 +208,11 @@ def _connect(p: Parts, editors: Editors) -> None:
             here.pick(*event.index)
             return all_seen(here)
 
+    def nudge(here: Session | None, right: int, up: int) -> list[Any]:
+        with using(here) as here:
+            here.nudge(right, up)
+            return all_seen(here)
+
     def choose(here: Session | None, event: gr.SelectData) -> list[Any]:
         with using(here) as here:
             here.choose(event.index)
@@ -231,7 +239,7 @@ def _connect(p: Parts, editors: Editors) -> None:
     shown_photos = [p.before, p.after, p.compare]
     change = [p.session, *shown_photos, p.plane, p.shown]
     everything = [*change, *p.sliders]
-    rests = [p.shown, p.kinds, p.faces, p.close_up, p.paste, p.reset, p.download]
+    rests = [p.shown, p.kinds, p.faces, p.close_up, p.paste, p.reset, p.download, *p.moves.values()]
     photo = [p.message, p.session, *shown_photos, p.plane, *p.sliders, *rests]
 
     # Gradio's own opens the photo, and says no more than that there was an error
@@ -246,6 +254,8 @@ def _connect(p: Parts, editors: Editors) -> None:
     live([p.close_up.input, p.paste.input], frame, [p.session, p.close_up, p.paste], change)
     live([p.view.change], look, [p.view], [p.beside, p.compare])
     live([p.plane.select], pick, [p.session], everything)
+    for name, (right, up) in MOVES.items():
+        live([p.moves[name].click], functools.partial(nudge, right=right, up=up), [p.session], everything)
     live([p.faces.select], choose, [p.session], everything)
     live([p.reset.click], take_back, [p.session], everything)
     on([p.download.click], save, [p.session], [p.file], show_progress_on=p.download).then(None, js=FETCH)

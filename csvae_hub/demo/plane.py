@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Plane:
         Plane(middle=(1.0, 0.0), reach=2.0)
         """
         middle = ((absent[0] + present[0]) / 2, (absent[1] + present[1]) / 2)
-        apart = torch.dist(torch.tensor(absent), torch.tensor(present)).item()
+        apart = math.dist(absent, present)
         away = max(abs(own[0] - middle[0]), abs(own[1] - middle[1]))
         return cls(middle, max(apart, 1.1 * away, 1e-3))
 
@@ -61,13 +62,13 @@ class Plane:
     def points(self) -> Tensor:
         """The points of the faces (CELLS², 2), row by row from the top: the middles of the cells."""
         middles = [(i + 0.5) * SIDE / CELLS for i in range(CELLS)]
-        return torch.tensor([self.point(x, y) for y in middles for x in middles])
+        return torch.tensor([self.point(x, y) for y in middles for x in middles], dtype=torch.float32, device="cpu")
 
 
 def decoded_faces(model: AttributeModel, latents: Latents, name: str, plane: Plane) -> Image.Image:
     """One face's latents decoded at the points of an attribute's plane: SIDE × SIDE pixels."""
     points = plane.points()
-    rows = latents[torch.zeros(len(points), dtype=torch.long, device=latents.z.device)]
+    rows = Latents.cat([latents] * len(points))
     with torch.no_grad():
         decoded = model.decode(model.edit(rows, {name: points}))
     picture = grid(decoded.float().cpu(), CELLS, gap=0).convert("RGB")

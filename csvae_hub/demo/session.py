@@ -27,6 +27,8 @@ VIEW_SIDE = 1024
 LARGE = 0.4
 """Share of the photo's shorter side from which on a face needs no close-up."""
 MAX_PIXELS = 50_000_000
+STEP = SIDE / 20
+"""Of `nudge`, in pixels of the plane."""
 LOWEST, HIGHEST = -0.5, 1.5
 """Ends of a slider: a little beyond absent, 0, and present, 1."""
 
@@ -99,6 +101,11 @@ class Session:
         """Sets the shown attribute to the point of its plane at a pixel of the picture that `plane` gives."""
         inside = (min(max(float(pixel), 0.0), float(SIDE)) for pixel in (x, y))
         self._changes[self.face][self.shown] = self._plane().point(*inside)
+
+    def nudge(self, right: int, up: int) -> None:
+        """Moves the point in the shown plane by some steps."""
+        x, y = self._plane().pixel(_point(self._present(), self.editor.model.index(self.shown)))
+        self.pick(x + right * STEP, y - up * STEP)
 
     def reset(self) -> None:
         """Takes all changes of all faces back."""

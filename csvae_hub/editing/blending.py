@@ -96,7 +96,7 @@ def _blend(strip: NDArray[np.uint8], layer: Tensor, points: Points) -> None:
     values, opacity = sampled(layer, points * layer.shape[-1]).split([3, 1])
     colours = 3 if pixels.shape[-1] >= 3 else 1
     if colours == 1:
-        values = torch.tensordot(torch.tensor(LUMA), values, dims=1)[None]
+        values = torch.tensordot(values.new_tensor(LUMA), values, dims=1)[None]
     mask = feather(torch.from_numpy(points).float())
     before = torch.from_numpy(pixels[..., :colours]).movedim(-1, 0).float()
     after = before + mask * (255 * values - opacity * before)
@@ -112,7 +112,8 @@ def _rise(values: Tensor, low: float, high: float) -> Tensor:
 def _smoothed(images: Tensor, sigma: float) -> Tensor:
     """Images (C, S, S) smoothed by a Gaussian, cut off at 3 sigma; the border's values go on outside."""
     radius = max(1, min(round(3 * sigma), images.shape[-1] - 1))
-    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2).to(images)
+    steps = torch.arange(-radius, radius + 1, device=images.device, dtype=torch.float32)
+    weights = torch.exp(-0.5 * (steps / sigma) ** 2).to(images)
     weights = (weights / weights.sum()).expand(len(images), 1, 1, -1)
     padded = F.pad(images[None], [radius] * 4, mode="replicate")
     across = F.conv2d(padded, weights, groups=len(images))

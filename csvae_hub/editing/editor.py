@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from csvae_hub.errors import FaceError, ImageError
 from csvae_hub.images import ImageLike, Images, open_picture
 from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
+from csvae_hub.models.values import plain
 
 MANY = f"at most {MAX_FACES} faces of a photo are edited, the largest ones: there may be others"
 
@@ -136,8 +138,8 @@ class FaceEditor:
             UnchangedWarning: True or False leaves a photo as it is; see `unchanged`.
         """
         paste = _checked(paste, detail)
-        for name in values:
-            self.model.index(name)
+        if values != {}:
+            self.model.check_values(values)
         if is_list := isinstance(photos, list | tuple):
             encoded = self.encode(self._align_all(photos, face, landmarks))
         else:
@@ -187,8 +189,11 @@ class FaceEditor:
     def encode(self, photos: Sequence[AlignedPhoto]) -> list[EncodedPhoto]:
         """Encodes the faces of aligned photos in one batch."""
         latents = self.model.encode(torch.cat([photo.crops for photo in photos]))
-        rows = torch.arange(len(latents)).split([len(photo.crops) for photo in photos])
-        return [EncodedPhoto(self, photo, latents[part]) for photo, part in zip(photos, rows, strict=True)]
+        ends = list(accumulate(len(photo.crops) for photo in photos))
+        return [
+            EncodedPhoto(self, photo, latents[end - len(photo.crops) : end])
+            for photo, end in zip(photos, ends, strict=True)
+        ]
 
     def edit_latents(
         self, latents: Latents, values: Mapping[str, Value], *, generator: torch.Generator | None = None
@@ -199,7 +204,7 @@ class FaceEditor:
         PIL image or a uint8 array is a photo, of whose largest face the attribute is taken over.
         """
         edited = latents
-        for name, value in values.items():
+        for name, value in ((name, plain(value, name)) for name, value in values.items()):
             changed = self.model.edit(edited, {name: self._resolved(value)}, generator=generator)
             settled = self._settled(latents, name, value)
             rows = torch.arange(len(latents), device=settled.device) + len(latents) * settled
@@ -213,7 +218,7 @@ class FaceEditor:
         a line that did not change the photo, `is_changed`, has a line of its own.
         """
         lines: list[str] = []
-        for name, value in values.items():
+        for name, value in ((name, plain(value, name)) for name, value in values.items()):
             y = photo.latents.y[:, self.model.index(name)].float()
             for i in self._settled(photo.latents, name, value).nonzero()[:, 0].tolist():
                 face = f"face {i}: " if len(y) > 1 else ""
@@ -260,8 +265,7 @@ class FaceEditor:
     def _settled(self, latents: Latents, name: str, value: Value) -> Tensor:
         """Mask (B,) of the faces that are left as they are: the value is True or False, and they are so already."""
         y = latents.y[:, self.model.index(name)]
-        is_class = isinstance(value, bool | np.bool_)
-        return (y > 0.5) == bool(value) if is_class else torch.zeros_like(y, dtype=torch.bool)
+        return (y > 0.5) == value if isinstance(value, bool) else torch.zeros_like(y, dtype=torch.bool)
 
     def _detect(self, picture: Image.Image) -> list[Face]:
         seen = picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -283,9 +287,9 @@ class FaceEditor:
 
     def _resolved(self, value: Any) -> Value:
         """A value; a photo as the latents of its largest face."""
-        is_path = isinstance(value, os.PathLike) or (isinstance(value, str) and value != "sample")
-        is_picture = isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and value.ndim > 1)
-        return self.open(value).latents if is_path or is_picture else value
+        is_array = isinstance(value, np.ndarray) and value.ndim > 1 and (value.ndim > 2 or value.dtype == np.uint8)
+        is_photo = is_array or isinstance(value, os.PathLike | Image.Image)
+        return self.open(cast(ImageLike, value)).latents if is_photo else value
 
 
 class EncodedPhoto:

@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from PIL import Image, features
 from csvae_hub.editing.batches import BatchEditor, Edited, Outcome
 from csvae_hub.editing.editor import FaceEditor
 from csvae_hub.editing.metadata import Metadata, open_with_metadata
+from csvae_hub.editing.provenance import KINDS, Signer
 from csvae_hub.editing.selection import Which
 from csvae_hub.editing.xmp import history
 from csvae_hub.errors import ImageError
@@ -154,6 +156,7 @@ def edit_files(
     batch_size: int = 64,
     mark: bool = True,
     model_name: str = "",
+    signer: Signer | None = None,
     advance: Callable[[int], object] = lambda count: None,
 ) -> dict[Job, Outcome]:
     """Edits and writes every picture; gives what came of each job, in their order.
@@ -171,6 +174,7 @@ def edit_files(
         batch_size: pictures that the model edits at once; large photos are fewer.
         mark: write into each edited picture that it is one, with library, model and values: see `editing.xmp`.
         model_name: for the mark.
+        signer: signs what is marked, where the file's format holds a C2PA manifest.
         advance: called with the number of pictures just done or given up.
 
     Raises:
@@ -216,8 +220,10 @@ def edit_files(
             edited = list(edited_ones(batch))
             finish_saving()
             for ready, result in edited:
-                metadata = replace(ready.metadata, mark=words) if result.is_changed else ready.metadata
-                future = pool.submit(save_picture, result.picture, ready.job.target, metadata)
+                is_marked = bool(words) and result.is_changed
+                metadata = replace(ready.metadata, mark=words) if is_marked else ready.metadata
+                sign = partial(signer.sign, source=ready.job.source, words=words) if signer and is_marked else None
+                future = pool.submit(save_picture, result.picture, ready.job.target, metadata, sign)
                 saving.append((ready.job, result, future))
         finish_saving()
     return {job: outcomes[job] for job in jobs}
@@ -271,10 +277,16 @@ def _batches(ready: Iterable[_Ready], batch_size: int) -> Iterator[list[_Ready]]
         yield batch
 
 
-def save_picture(picture: Image.Image, path: Path, metadata: Metadata | None = None) -> list[str]:
+def save_picture(
+    picture: Image.Image,
+    path: Path,
+    metadata: Metadata | None = None,
+    sign: Callable[[Path, str], None] | None = None,
+) -> list[str]:
     """Writes a picture (L, LA, RGB or RGBA) in the format of its ending, whole or not at all; makes the folder.
 
-    Without metadata it writes the picture's own colour profile. Gives notes, each on something that the file could not
+    Without metadata it writes the picture's own colour profile. `sign` is called with the written file and its format,
+    if that holds a C2PA manifest. Gives notes, each on something that the file could not
     hold: metadata, or transparency, which becomes white.
 
     Raises:
@@ -298,6 +310,10 @@ def save_picture(picture: Image.Image, path: Path, metadata: Metadata | None = N
                 raise
             lost += unwritable
             picture.save(temporary, kind, **kept.options(kind, picture.size))
+        if sign is not None and kind in KINDS:
+            sign(temporary, kind)
+    if sign is not None and kind not in KINDS:
+        lost.append("C2PA manifest")
     lost = [*metadata.left_out, *lost]
     return notes + ([f"left out: {', '.join(dict.fromkeys(lost))}"] if lost else [])
 

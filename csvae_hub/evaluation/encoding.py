@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from csvae_hub.data.base import AttributeData
+from csvae_hub.errors import DataError
 from csvae_hub.models import AttributeModel, Latents
 
 BATCH = 64
@@ -28,14 +29,28 @@ def evaluating(model: AttributeModel) -> Iterator[None]:
         model.train(was_training)
 
 
+def check_fits(model: AttributeModel, data: AttributeData) -> None:
+    """Raises DataError if the examples are not of the size that the model takes; grey or colour does not matter."""
+    expected, got = model.config.shape, data.shape
+    if len(expected) != len(got) or expected[1:] != got[1:] or (len(got) == 1 and expected != got):
+        size = model.config.image_size if model.config.is_image else 0
+        remedy = f"load the data with image_size={size}" if len(expected) == len(got) == 3 else "take data of that kind"
+        raise DataError(
+            f"the model and the data don't match: expected {_examples(expected)}, as the model takes them, got"
+            f" {_examples(got)}: {remedy}, or another model"
+        )
+
+
 def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = False) -> Latents:
     """Deterministic latents of all examples, on the CPU, with the attributes that q(y | x) infers.
 
     With `labelled` the data's own attributes count where they are known.
 
     Raises:
+        DataError: the model does not take such examples.
         ValueError: the latents are not finite.
     """
+    check_fits(model, data)
     with evaluating(model):
         batches = (data.batch(rows) for rows in torch.arange(len(data)).split(BATCH))
         latents = Latents.cat([model.encode(x, y if labelled else None).to("cpu") for x, y in batches])
@@ -68,3 +83,7 @@ def edited(
     there = {name: value.to(model.device) if isinstance(value, Latents) else value for name, value in values.items()}
     with evaluating(model):
         return model.edit(latents.to(model.device), there, generator=generator).to("cpu")
+
+
+def _examples(shape: tuple[int, ...]) -> str:
+    return f"vectors of {shape[0]} numbers" if len(shape) == 1 else f"pictures of {'×'.join(map(str, shape))}"

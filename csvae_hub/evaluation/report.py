@@ -12,7 +12,7 @@ import torch
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import DataError
 from csvae_hub.evaluation.attribute_change import PutBack, attribute_change
-from csvae_hub.evaluation.encoding import encode_data
+from csvae_hub.evaluation.encoding import check_fits, encode_data
 from csvae_hub.evaluation.exclusive import group_change, group_probes
 from csvae_hub.evaluation.judges import Judges, judges_record, train_judges
 from csvae_hub.evaluation.leakage import leakage
@@ -59,13 +59,15 @@ def evaluate(
         machine.
 
     Raises:
-        DataError: a split is empty, or two splits share an example.
+        DataError: a split is empty, or two splits share an example, or the model does not take such examples.
         UnknownAttributeError: data or judges lack an attribute of the model.
         MissingExtraError: torchmetrics or scikit-learn is missing.
     """
     say = progress or (lambda line: None)
     splits = {"train": train_data, "valid": valid_data, "test": test_data}
     splits = {name: data.select(model.attributes) for name, data in splits.items()}
+    for data in splits.values():
+        check_fits(model, data)
     check_disjoint(splits)
     if device is not None:
         model.to(device)

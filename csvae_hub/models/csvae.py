@@ -9,7 +9,7 @@ from torch.distributions import Independent
 
 from csvae_hub import losses
 from csvae_hub.config import ModelConfig
-from csvae_hub.distributions import draw
+from csvae_hub.distributions import draw, noise
 from csvae_hub.images import Preprocessor
 from csvae_hub.models.base import Output
 from csvae_hub.models.editable import AttributeModel, Value
@@ -103,28 +103,26 @@ class CSVAE(AttributeModel):
         """Z from N(0, I), w from p(w | y) for y (n, k)."""
         y = self._random_attributes(n, y, generator)
         z, p_w = self._sampled_z(n, generator), self.prior_w(y)
-        noise = torch.randn(p_w.mean.shape, generator=generator).to(self.device)
-        return Latents(z, p_w.mean + p_w.stddev * noise, y, self.attributes)
+        return Latents(z, p_w.mean + p_w.stddev * noise(p_w.mean.shape, generator).to(p_w.mean), y, self.attributes)
 
     def latents_of_parts(self, z: Tensor, w: Tensor | None, y: Tensor | None) -> Latents:
         """Latents of z (B, z_dim) and w (B, k, w_dim)."""
         if w is None:
             raise ValueError("decode(z) needs w of shape (B, k, w_dim) beside it: decode(z, w)")
-        unknown = torch.full((len(z), len(self.attributes)), torch.nan, device=z.device)
-        return Latents(z, w, unknown if y is None else y, self.attributes)
+        return Latents(z, w, self._unknown(z) if y is None else y, self.attributes)
 
     def edit_latents(self, latents: Latents, name: str, value: Value, generator: torch.Generator | None) -> Latents:
         """Latents with w_i of one attribute replaced by the point that `value` stands for."""
         i = self.index(name)
         found = parse_value(value, name, latents, self.encode)
         if isinstance(found, Latents):
-            point = found.w[:, found.index(name)].expand(len(latents), -1)
-        elif isinstance(found, Tensor):
-            point = found
-        elif found == "sample":
+            point = found.w[:, found.index(name)].expand(latents.w.shape[0], -1)
+        elif isinstance(found, str):
             p_w = self.prior_w(torch.ones_like(latents.y))
-            noise = torch.randn(len(latents), self.config.w_dim, generator=generator).to(latents.w.device)
-            point = p_w.mean[:, i] + p_w.stddev[:, i] * noise
+            drawn = noise((latents.w.shape[0], self.config.w_dim), generator).to(latents.w)
+            point = p_w.mean[:, i] + p_w.stddev[:, i] * drawn
+        elif found.ndim:
+            point = found
         else:
             absent, present = self.class_means[i].to(latents.w)
             point = absent + found * (present - absent)

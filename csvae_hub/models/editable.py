@@ -57,7 +57,7 @@ class AttributeModel(Pretrained, Model, ABC):
 
     def prior_z(self) -> Independent:
         """p(z) = N(0, I): event (z_dim,)."""
-        zeros = torch.zeros(self.config.z_dim, device=self.device)
+        zeros = torch.zeros(self.config.z_dim, device=self.device, dtype=torch.float32)
         return distributions.diagonal_gaussian(zeros, torch.ones_like(zeros))
 
     def posterior_y(self, x: Tensor) -> Independent:
@@ -122,7 +122,7 @@ class AttributeModel(Pretrained, Model, ABC):
             ValueError: y has another shape than (B, k).
         """
         tensor, _ = self._tensor(x)
-        if y is not None and tuple(y.shape) != (len(tensor), len(self.attributes)):
+        if y is not None and tuple(y.shape) != (tensor.shape[0], len(self.attributes)):
             raise ValueError(
                 f"y: expected shape ({len(tensor)}, {len(self.attributes)}), one column for each of "
                 f"{', '.join(self.attributes)}; got {tuple(y.shape)}"
@@ -152,11 +152,14 @@ class AttributeModel(Pretrained, Model, ABC):
     ) -> Any:
         """Changes one attribute and gives back the same kind of thing it was given.
 
+        Of tensors and latents the gradient is kept, of `value` too; other pictures have none.
+
         Args:
             images: anything that `load_images` takes, or `Latents`.
             name: the attribute.
             value: True or False for the class mean; a float (0 absent, 1 present, beyond extrapolates); `w_dim`
                 coordinates in the subspace; another image or `Latents`, whose attribute is taken over; or "sample".
+                Other text is read as on the command line: "true", "0.5", "2.5,1.0" or a file's name.
                 A model without subspaces takes no coordinates and takes "sample" as True. In a group of attributes that
                 exclude one another, one that becomes present makes the others absent; a float or coordinates move one
                 subspace alone.
@@ -176,18 +179,28 @@ class AttributeModel(Pretrained, Model, ABC):
             ValueError: two attributes that exclude one another are to be present, or one is to be absent and none takes
                 its place.
         """
-        for name in values:
-            self.index(name)
+        if values != {} or not isinstance(images, Latents):
+            self.check_values(values)
         values = with_groups(values, self.config.exclusive)
-        with self._evaluating():
+        with self._evaluating(images, *values.values()):
             latents, batch = (images, None) if isinstance(images, Latents) else self._encoded(images)
             for name, value in values.items():
                 latents = self.edit_latents(latents, name, value, generator)
             return latents if isinstance(images, Latents) else self._restored(self.decode(latents), batch)
 
+    def check_values(self, values: Any) -> None:
+        """Checks that there are values, and that this model has their attributes; else raises ValueError."""
+        if not isinstance(values, Mapping) or not values:
+            raise ValueError(
+                f"values: expected at least one attribute with its value, such as {{{self.attributes[0]!r}: True}}, got"
+                f" {values!r}; for a picture as the model draws it, reconstruct(x)"
+            )
+        for name in values:
+            self.index(name)
+
     def reconstruct(self, x: Any) -> Any:
         """decode(encode(x)), as the same kind of thing as x."""
-        with self._evaluating():
+        with self._evaluating(x):
             latents, batch = self._encoded(x)
             return self._restored(self.decode(latents), batch)
 
@@ -209,12 +222,12 @@ class AttributeModel(Pretrained, Model, ABC):
             if tuple(y.shape) not in ((k,), (n, k)):
                 raise ValueError(f"y: expected shape ({k},) or ({n}, {k}), got {tuple(y.shape)}")
             y = y.to(self.device, torch.float32).expand(n, k)
-        with self._evaluating():
+        with self._evaluating(y):
             return self.decode(self.prior_latents(n, y, generator))
 
     def predict_attributes(self, images: Any) -> dict[str, Tensor]:
         """The probability (B,) of each attribute by q(y | x); it sums to one within an exclusive group."""
-        with self._evaluating():
+        with self._evaluating(images):
             return dict(zip(self.attributes, self.posterior_y(self._tensor(images)[0]).mean.unbind(1), strict=True))
 
     @torch.no_grad()
@@ -239,13 +252,18 @@ class AttributeModel(Pretrained, Model, ABC):
             means[:, value] = kept * means[:, value] + (1 - kept) * total / count.clamp(min=1)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Without gradients and as in eval mode, whatever the mode; leaves each module's mode as it was."""
+    def _evaluating(self, images: Any, *values: Any) -> Iterator[None]:
+        """As in eval mode, whatever the mode; leaves each module's mode as it was.
+
+        Gradients are kept where tensors or latents are given, and one of them or of the values requires one.
+        """
+        given = _tensors(images)
+        has_gradient = bool(given) and any(one.requires_grad for one in [*given, *_tensors(values)])
         training = [module for module in self.modules() if module.training]
         for module in training:
             module.training = False
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()):
                 yield
         finally:
             for module in training:
@@ -272,17 +290,22 @@ class AttributeModel(Pretrained, Model, ABC):
         return {"reconstruction": losses.reconstruction(out.p_x, x), "kl_z": losses.kl_z(out.q_z, self.prior_z())}
 
     def _without_subspaces(self, z: Tensor, y: Tensor) -> Latents:
-        return Latents(z, z.new_zeros(len(z), len(self.attributes), 0), y, self.attributes)
+        return Latents(z, z.new_zeros(z.shape[0], len(self.attributes), 0), y, self.attributes)
 
     def _sampled_z(self, n: int, generator: torch.Generator | None) -> Tensor:
-        return torch.randn(n, self.config.z_dim, generator=generator).to(self.device)
+        return distributions.noise((n, self.config.z_dim), generator).to(self.device)
 
     def _random_attributes(self, n: int, y: Tensor | None, generator: torch.Generator | None) -> Tensor:
         """y, or where it is None attributes (n, k) that are present with probability ½ each."""
         if y is None:
-            noise = torch.rand(n, len(self.attributes), generator=generator)
+            where = generator.device if generator else "cpu"
+            noise = torch.rand(n, len(self.attributes), generator=generator, device=where, dtype=torch.float32)
             y = distributions.most_likely(distributions.attributes(noise - 0.5, self.config.groups))
         return y.to(self.device)
+
+    def _unknown(self, z: Tensor) -> Tensor:
+        """Attributes (B, k) of which nothing is known: NaN."""
+        return z.new_full((z.shape[0], len(self.attributes)), torch.nan)
 
     def _encoded(self, images: Any) -> tuple[Latents, ImageBatch | None]:
         tensor, batch = self._tensor(images)
@@ -294,7 +317,8 @@ class AttributeModel(Pretrained, Model, ABC):
                 got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
                 raise ValueError(f"expected a tensor of vectors (B, {self.config.shape[0]}), got {got}")
             return images.to(self.device, self.dtype), None
-        batch = load_images(images, self.preprocessor, self.device)
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        batch = load_images(images, self.preprocessor, self.device, dtype)
         tensor = batch.tensor.to(self.dtype)
         if self.config.shape[0] == 1:
             tensor = tensor.mean(1, keepdim=True)
@@ -303,4 +327,13 @@ class AttributeModel(Pretrained, Model, ABC):
     def _restored(self, tensor: Tensor, batch: ImageBatch | None) -> Any:
         if batch is None:
             return tensor
-        return batch.restore(tensor.float().expand(-1, 3, -1, -1))
+        return batch.restore(distributions.precise(tensor).expand(-1, 3, -1, -1))
+
+
+def _tensors(given: Any) -> list[Tensor]:
+    """The tensors in what a caller gave: itself, those of latents, and those in lists."""
+    if isinstance(given, Tensor):
+        return [given]
+    if isinstance(given, Latents):
+        return [given.z, given.w, given.y]
+    return [tensor for one in given for tensor in _tensors(one)] if isinstance(given, list | tuple) else []

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from csvae_hub.text import value_of
+
 NEUTRAL = "Neutral"
 """The member that takes the place of another of its group, where no other is named."""
 
@@ -52,6 +54,11 @@ def with_groups(values: Mapping[str, Any], groups: Iterable[tuple[str, ...]]) ->
 
 def _kind(value: Any, borrowed: bool = False) -> str:
     """present, absent, borrowed (a picture or latents, where they are told apart) or number."""
+    if isinstance(value, str):
+        try:
+            value = value_of(value)
+        except ValueError:
+            return "number"  # whoever reads the value will say that it is none
     if isinstance(value, bool | np.bool_):
         return "present" if value else "absent"
     if isinstance(value, str) and value == "sample":

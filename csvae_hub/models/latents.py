@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as tree
 
 from csvae_hub.errors import unknown_attribute
 
@@ -84,3 +86,23 @@ class Latents:
         """Joins batches of one model along the batch."""
         z, w, y = (torch.cat([getattr(p, name) for p in parts]) for name in ("z", "w", "y"))
         return Latents(z, w, y, parts[0].attributes)
+
+
+def _unflatten(parts: Iterable[Any], attributes: Any) -> Latents:
+    z, w, y = parts
+    return Latents(z, w, y, attributes)
+
+
+def _flatten_with_keys(latents: Any) -> tuple[list[tuple[Any, Tensor]], Any]:
+    return [(tree.GetAttrKey(part), getattr(latents, part)) for part in ("z", "w", "y")], latents.attributes
+
+
+tree.register_pytree_node(  # so that torch.export takes and gives latents
+    Latents,
+    lambda latents: ([latents.z, latents.w, latents.y], latents.attributes),
+    _unflatten,
+    serialized_type_name="csvae_hub.models.Latents",
+    to_dumpable_context=list,
+    from_dumpable_context=tuple,
+    flatten_with_keys_fn=_flatten_with_keys,
+)

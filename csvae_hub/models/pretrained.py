@@ -18,7 +18,14 @@ from typing_extensions import Self
 from csvae_hub import hub
 from csvae_hub.backbones import find_backbone
 from csvae_hub.config import ModelConfig, from_dict, shortened, shown, to_dict
-from csvae_hub.errors import ConfigError, NonFiniteWeightsError, WeightsError, WeightsMismatchError, did_you_mean
+from csvae_hub.errors import (
+    ConfigError,
+    HubOfflineError,
+    NonFiniteWeightsError,
+    WeightsError,
+    WeightsMismatchError,
+    did_you_mean,
+)
 from csvae_hub.hub.tensors import first, is_finite
 from csvae_hub.images import Preprocessor
 
@@ -95,12 +102,11 @@ class Pretrained(nn.Module):
             HubError: the Hub repo can't be read; the subclass gives the reason.
             WeightsError: a file is missing, corrupt or doesn't fit; the subclass gives the reason.
             ConfigError: config.json has an impossible value, or names another model.
-            ValueError: a revision of a folder or packaged model, a dtype that is not floating, or the device "meta".
+            ValueError: a revision of a folder or packaged model, a dtype that is not floating, or a device that this
+                machine does not have.
         """
         floating = _dtype(dtype)
-        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if target.type == "meta":
-            raise ValueError("device: expected one that holds numbers, such as 'cpu' or 'cuda', got 'meta'")
+        target = device_of(device)
         folder = hub.resolve(
             name_or_path,
             revision=revision,
@@ -165,14 +171,21 @@ class Pretrained(nn.Module):
 
         Raises:
             HubTokenError: the token is missing, wrong, or may not write there.
+            HubOfflineError: HF_HUB_OFFLINE is set.
             HubConnectionError: the Hub can't be reached, or breaks off.
             HubError: the Hub refuses, the tag is taken, or a public repo exists where a private one was asked for.
             CardError: the front matter of README.md can't be read.
             ValueError: a tag together with `create_pr`, or a card that the Hub finds invalid.
         """
+        from huggingface_hub import constants
+
         from csvae_hub.hub.card import make_card
         from csvae_hub.hub.upload import upload
 
+        if constants.HF_HUB_OFFLINE:
+            raise HubOfflineError(
+                f"HF_HUB_OFFLINE is set, so nothing can be pushed to {repo_id}: unset it, and try again"
+            )
         with tempfile.TemporaryDirectory() as temporary:
             staged = Path(temporary)
             origin = self._folder if self._folder is not None and self._is_of(self._folder) else None
@@ -213,7 +226,9 @@ class Pretrained(nn.Module):
         """The class of a name: this class or one of its subclasses."""
         classes: dict[str, type[Any]] = {c.name: c for c in _family(cls) if hasattr(c, "name")}
         if name not in classes:
-            remedy = did_you_mean(name, classes) or " Use the class of that name, or AttributeModel."
+            others = {c.name: c.__name__ for c in _family(Pretrained) if hasattr(c, "name")}
+            elsewhere = f" Use {others.get(name, 'the class of that name')}.from_pretrained, or AttributeModel's."
+            remedy = elsewhere if name in others else did_you_mean(name, classes) or elsewhere
             raise ConfigError(f"{folder}: model: expected {' or '.join(sorted(classes))}, got {shown(name)}:{remedy}")
         return classes[name]
 
@@ -252,6 +267,26 @@ class _Bound(TorchFunctionMode):
                     " holds, got a larger one by config.json. Use the files of one model"
                 )
         return func(*args, **kwargs)
+
+
+def device_of(device: torch.device | str | None) -> torch.device:
+    """The device of a name; of None CUDA if there is one, else the CPU.
+
+    Raises:
+        ValueError: torch can't compute there.
+    """
+    try:
+        found = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device is None else torch.device(device)
+        torch.zeros((), device=found).item()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        if str(device) == "meta":
+            raise ValueError("device: expected one that holds numbers, such as 'cpu' or 'cuda', got 'meta'") from error
+        raise ValueError(
+            f"device: expected cpu, cuda or cuda:N, one that this machine has, got {str(device)!r} ({reason}): leave it"
+            " out to have one chosen"
+        ) from error
+    return found
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:

@@ -43,14 +43,14 @@ class VAE(AttributeModel):
 
     def p_x_given(self, latents: Latents) -> Independent:
         """p(x | z): event *shape."""
-        return self.p_x(latents.z, latents.z.new_zeros(len(latents), 0))
+        return self.p_x(latents.z, latents.z.new_zeros(latents.z.shape[0], 0))
 
     def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
         """Encodes x (B, *shape), samples z and decodes; only the classifier reads y (B, k)."""
         features = self.backbone.encode(x)
         q_y, q_z = self.q_y(features), self.q_z(features)
         z = draw(q_z, generator)
-        p_x = self.p_x(z, z.new_zeros(len(z), 0))
+        p_x = self.p_x(z, z.new_zeros(z.shape[0], 0))
         return Output(features, q_z, p_x, q_y, z, self._filled(y, q_y))
 
     def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
@@ -81,8 +81,7 @@ class VAE(AttributeModel):
 
     def latents_of_parts(self, z: Tensor, w: Tensor | None, y: Tensor | None) -> Latents:
         """Latents of z (B, z_dim) alone."""
-        unknown = torch.full((len(z), len(self.attributes)), torch.nan, device=z.device)
-        return self._without_subspaces(z, unknown if y is None else y)
+        return self._without_subspaces(z, self._unknown(z) if y is None else y)
 
     def edit_latents(self, latents: Latents, name: str, value: Value, generator: torch.Generator | None) -> Latents:
         """Z moved along the attribute's vector, from the latents' y_i to the wished one."""

@@ -77,3 +77,25 @@ def test_the_older_name_of_two_ways_is_taken(editor):
         assert np.array_equal(editor.edit(PORTRAIT, {"Eyeglasses": 1.0}, detail=detail), expected)
     with pytest.raises(ValueError, match="paste: expected changed, difference, whole, got 'detail'"):
         photo.edit({"Eyeglasses": 1.0}, paste="detail")
+
+
+@pytest.mark.parametrize("value", ["True", np.bool_(True), torch.tensor(True)])
+def test_every_true_is_the_same(editor, value):
+    photo = editor.open(PORTRAIT)
+    assert photo.unchanged({"Smiling": value}) == photo.unchanged({"Smiling": True}) != ()
+    latents = editor.edit_latents(photo.latents, {"Smiling": value})
+    assert torch.equal(latents.w, photo.latents.w)
+
+
+def test_coordinates_as_an_array_are_no_photo(editor):
+    photo = editor.open(PORTRAIT)
+    for point in (np.array([0.5, 1.0]), np.array([[0.5, 1.0]])):
+        assert torch.equal(
+            editor.edit_latents(photo.latents, {"Smiling": point}).w,
+            editor.edit_latents(photo.latents, {"Smiling": [0.5, 1.0]}).w,
+        )
+
+
+def test_an_edit_without_attributes_by_name_is_refused(editor):
+    with pytest.raises(ValueError, match="expected at least one attribute with its value, such as .*, got 'Smiling'"):
+        editor.edit(PORTRAIT, "Smiling")

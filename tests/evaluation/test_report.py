@@ -12,8 +12,9 @@ from csvae_hub.data import SyntheticFaces
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import DataError
 from csvae_hub.evaluation import Judges, evaluate
+from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.hub.card_tables import figures
-from csvae_hub.models import CSVAE, list_models
+from csvae_hub.models import CSVAE, create_model, list_models
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,23 @@ def test_overlapping_splits_are_refused(model, splits, judges):
     train, valid, _ = splits
     with pytest.raises(DataError, match=r"the splits train and test share 80 example\(s\), such as example 0"):
         evaluate(model, train, valid, train.subset(range(80)), judges)
+
+
+@pytest.mark.parametrize(
+    ("shape", "backbone", "text"),
+    [
+        (
+            (3, 32, 32),
+            "conv",
+            "pictures of 3×32×32, as the model takes them, got pictures of 3×16×16: load the data with",
+        ),
+        ((5,), "mlp", "vectors of 5 numbers, as the model takes them, got pictures of 3×16×16: take data of that kind"),
+    ],
+)
+def test_data_of_another_kind_than_the_model_s_are_refused(splits, judges, shape, backbone, text):
+    config = BackboneConfig(name=backbone, width=4, features=8)
+    model = create_model(ModelConfig(("Left", "Right"), shape=shape, z_dim=4, backbone=config))
+    with pytest.raises(DataError, match=f"^the model and the data don't match: expected {text}"):
+        evaluate(model, *splits, judges)
+    with pytest.raises(DataError, match="don't match"):
+        encode_data(model, splits[0])

@@ -81,6 +81,10 @@ def test_saturated_logits_give_finite_values_and_gradients():
     [
         ({"Happy": True}, {"Happy": True, "Neutral": False, "Sad": False}),
         ({"Happy": np.True_}, {"Happy": np.True_, "Neutral": False, "Sad": False}),
+        ({"Happy": "true"}, {"Happy": "true", "Neutral": False, "Sad": False}),
+        ({"Happy": "False"}, {"Happy": "False", "Neutral": True, "Sad": False}),
+        ({"Happy": "0.5"}, {"Happy": "0.5"}),
+        ({"Happy": "no such thing"}, {"Happy": "no such thing"}),
         ({"Happy": "sample"}, {"Happy": "sample", "Neutral": False, "Sad": False}),
         ({"Happy": False}, {"Happy": False, "Neutral": True, "Sad": False}),
         ({"Happy": False, "Sad": True}, {"Happy": False, "Sad": True, "Neutral": False}),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import click
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from csvae_hub.cli.edit import _parse_change
 from csvae_hub.config import AttributePrior
 from csvae_hub.errors import ImageError
 from csvae_hub.models import Latents
@@ -34,6 +38,11 @@ VALUES = {
     "tuple of coordinates": (0.5, -2.0),
     "tensor of coordinates": torch.tensor([0.5, -2.0]),
     "coordinates for each": torch.tensor([[0.5, -2.0]] * 4),
+    "array of coordinates": np.array([0.5, -2.0]),
+    "array of coordinates for each": np.array([[0.5, -2.0]] * 4, dtype=np.float16),
+    "numpy's numbers": [np.float32(0.5), np.int64(-2)],
+    "bool of numpy": np.bool_(True),
+    "text": "0.7",
     "sample": "sample",
     "transfer from each": "latents",
     "transfer from one": "one",
@@ -46,7 +55,7 @@ VALUES = {
 def test_an_edit_leaves_z_and_every_other_subspace_equal_to_the_bit(model, name, kind):
     latents, others = model.encode(inputs(model)), model.encode(inputs(model))
     value = VALUES[kind]
-    if isinstance(value, str) and value != "sample":
+    if isinstance(value, str) and value in ("latents", "one", "image"):
         value = {"latents": others, "one": others[0], "image": inputs(model, 1)}[value]
     before = latents.w.clone()
     edited = model.set_attribute(latents, name, value, generator=generator())
@@ -60,7 +69,24 @@ def test_an_edit_leaves_z_and_every_other_subspace_equal_to_the_bit(model, name,
     assert torch.equal(latents.w, before)
 
 
-@pytest.mark.parametrize("value", [True, False, 0.0, 1.0, 0.25, -0.5, 2.0, np.float32(0.25), torch.tensor(1.0)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        False,
+        0.0,
+        1.0,
+        0.25,
+        -0.5,
+        2.0,
+        np.float32(0.25),
+        torch.tensor(1.0),
+        np.array(2),
+        np.bool_(True),
+        Fraction(1, 4),
+        "1e-1",
+    ],
+)
 def test_a_number_is_a_point_on_the_line_through_the_class_means(model, value):
     latents = model.encode(inputs(model))
     absent, present = model.class_means[1]
@@ -68,7 +94,23 @@ def test_a_number_is_a_point_on_the_line_through_the_class_means(model, value):
     torch.testing.assert_close(point, (absent + float(value) * (present - absent)).expand(4, 2))
 
 
-@pytest.mark.parametrize("value", [[0.5, -2], (0.5, -2.0), torch.tensor([0.5, -2.0]), torch.tensor([[0.5, -2.0]] * 4)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        [0.5, -2],
+        (0.5, -2.0),
+        torch.tensor([0.5, -2.0]),
+        torch.tensor([[0.5, -2.0]] * 4),
+        np.array([0.5, -2.0]),
+        np.array([-2.0, 0.5], dtype=np.float16)[::-1],
+        np.array([[0.5, -2.0]] * 4, dtype=np.float32),
+        [np.float32(0.5), np.int8(-2)],
+        (torch.tensor(0.5), np.array(-2)),
+        [Fraction(1, 2), -2],
+        "0.5,-2",
+    ],
+    ids=str,
+)
 def test_coordinates_are_taken_as_they_are(model, value):
     edited = model.set_attribute(model.encode(inputs(model)), "Hat", value)
     assert torch.equal(edited.w[:, 1], torch.tensor([0.5, -2.0]).expand(4, 2))
@@ -146,6 +188,15 @@ def test_pixels_change_with_the_attribute(image_model):
         ({"x": 1}, "value for 'Hat': expected True, False, a number"),
         (float("nan"), "value for 'Hat': expected finite numbers, got nan"),
         ([float("inf"), 0.0], r"value for 'Hat': expected finite numbers, got \[inf, 0.0\]"),
+        (np.zeros(3), r"value for 'Hat': expected 2 coordinates, got 3: array"),
+        (torch.zeros(1), "value for 'Hat': expected 2 coordinates, got 1: tensor"),
+        (np.array([np.inf, 0.0]), "value for 'Hat': expected finite numbers, got array"),
+        ("nan", "value for 'Hat': expected finite numbers, got 'nan'"),
+        ("0.5,1,2", r"value for 'Hat': expected 2 coordinates, got 3: \[0.5, 1.0, 2.0\]"),
+        ("https://example.org/hat.png", "value for 'Hat': expected the name of a file, got a web address: download"),
+        (np.array("x"), "value for 'Hat'|expected"),
+        (np.array([None]), "expected an array of uint8"),
+        (1j, "value for 'Hat': expected True, False"),
         (torch.zeros(3, 2), r"value for 'Hat': expected shape \(2,\) or \(4, 2\), got \(3, 2\)"),
     ],
 )
@@ -164,3 +215,33 @@ def test_latents_of_another_number_are_refused(image_model):
 def test_a_path_that_is_not_there_is_named(image_model):
     with pytest.raises(ImageError, match=r"absent\.png"):
         image_model.set_attribute(inputs(image_model), "Hat", "absent.png")
+
+
+@pytest.mark.parametrize("text", ["yes", "on", "absent.png", "1,5,x", "", "a" * 5000, "\0"])
+def test_text_that_is_no_value_is_answered_in_the_words_of_the_command_line(image_model, text):
+    with pytest.raises(ImageError) as caught:
+        image_model.set_attribute(inputs(image_model), "Hat", text)
+    words = (
+        "expected True, False, a number, coordinates such as 2.5,1.0, 'sample' or the name of a picture that is there"
+    )
+    assert str(caught.value) == f"value for 'Hat': {words}, got {text!r}"
+    with pytest.raises(click.UsageError) as refused:
+        _parse_change(f"Hat={text}")
+    assert refused.value.message == f"Hat={text}: {words}, got {text!r}"
+
+
+@pytest.mark.parametrize("text", ["True", "false", "FALSE", "0.25", "-1e-3", "2.5,1.0", "sample"])
+def test_text_means_what_it_means_on_the_command_line(image_model, text):
+    x = inputs(image_model)
+    value = _parse_change(f"Hat={text}")[1]
+    assert not isinstance(value, str) or value == "sample"
+    expected = image_model.set_attribute(x, "Hat", value, generator=generator())
+    assert torch.equal(image_model.set_attribute(x, "Hat", text, generator=generator()), expected)
+
+
+@pytest.mark.parametrize("values", [{}, "Hat", ["Hat"], None, 3])
+def test_an_edit_of_nothing_is_refused(image_model, values):
+    text = "^values: expected at least one attribute with its value, such as {'Smiling': True}, got "
+    for given in (inputs(image_model), Image.new("RGB", (20, 20))):
+        with pytest.raises(ValueError, match=text):
+            image_model.edit(given, values)

@@ -16,6 +16,7 @@ from csvae_hub.config import ModelConfig
 from csvae_hub.errors import (
     ConfigError,
     CorruptWeightsError,
+    HubOfflineError,
     MissingWeightsError,
     NonFiniteWeightsError,
     UnknownModelError,
@@ -23,7 +24,7 @@ from csvae_hub.errors import (
     WeightsVersionError,
 )
 from csvae_hub.images import CELEBA_LANDMARKS
-from csvae_hub.models import CSVAE, AttributeModel
+from csvae_hub.models import CSVAE, VAE, AttributeModel
 from csvae_hub.models.pretrained import _Bound
 
 
@@ -160,7 +161,14 @@ def test_a_class_takes_its_own_weights_only(folder):
     rewrite(folder / "config.json", model="vae")
     with pytest.raises(ConfigError) as caught:
         CSVAE.from_pretrained(folder)
-    assert str(caught.value) == f"{folder}: model: expected csvae, got 'vae': did you mean 'csvae'?"
+    assert str(caught.value) == (
+        f"{folder}: model: expected csvae, got 'vae': Use VAE.from_pretrained, or AttributeModel's."
+    )
+    with pytest.raises(ConfigError, match="expected vae, got 'csvae': Use CSVAE.from_pretrained, or AttributeModel's"):
+        VAE.from_pretrained("celeba-64")
+    rewrite(folder / "config.json", model="csvea")
+    with pytest.raises(ConfigError, match="expected csvae, got 'csvea': did you mean 'csvae'"):
+        CSVAE.from_pretrained(folder)
     rewrite(folder / "config.json", model="gan")
     with pytest.raises(
         ConfigError, match=r"model: expected cond-vae or .* or vae, got 'gan': Use the class of that name"
@@ -350,3 +358,17 @@ def test_loaded_tensors_are_the_model_s_own_and_trainable(folder):
     out = model(torch.rand(4, 3, 16, 16), torch.ones(4, 3))
     out.p_x.mean.sum().backward()
     assert model.backbone.pixels.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", torch.device("cuda"), "toaster", "", 3.5])
+def test_a_device_that_this_machine_lacks_is_refused_before_weights_are_read(device):
+    if str(device).startswith("cuda") and torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(ValueError, match=r"^device: expected cpu, cuda or cuda:N, one that this machine has, got '"):
+        AttributeModel.from_pretrained("no such name", device=device)
+
+
+def test_nothing_is_pushed_while_the_network_is_switched_off(models, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubOfflineError, match="^HF_HUB_OFFLINE is set, so nothing can be pushed to me/hats: unset it"):
+        models["image"].push_to_hub("me/hats")

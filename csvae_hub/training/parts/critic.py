@@ -25,8 +25,8 @@ WIDTH, LEARNING_RATE, BETAS = 48, 4e-4, (0.0, 0.99)
 R1, R1_EVERY = 0.2, 16
 DECODED, EDITED, WRONG = 0.3, 0.5, 0.2
 """Shares of the three kinds of fakes in the critic's loss: decoded, edited, real with wrong attributes."""
-RECOGNITION, MATCHING = 0.5, 5.0
-"""Shares of these two of the model's terms, beside 1 of realism and locality."""
+MATCHING, SWITCHED = 5.0, 3.0
+"""Weights of matching beside the other terms of the model, and of the switched attribute in recognition."""
 RISE = 500
 """Batches over which the weight of the model's terms rises from 0: a critic that knows nothing leads astray."""
 NEVER = 0.02
@@ -77,9 +77,10 @@ def exclusions(labels: Tensor) -> Tensor:
 class Critic(Part):
     r"""D with its own optimiser, and four terms of the model.
 
-    realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: half of the cross entropy of $y'$ by the
-    logits at $x'$. matching: five times the mean distance between the critic's features of $\hat x$ and x. locality:
-    what an edit changes, $|x' - \hat x|$ by mean and a tenth of the squared distance between z and the code of $x'$.
+    realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: the cross entropy of $y'$ by the logits at
+    $x'$, the switched attribute counted thrice. matching: five times the mean distance between the critic's features of
+    $\hat x$ and x. locality: what an edit changes, $|x' - \hat x|$ by mean and a tenth of the squared distance between
+    z and the code of $x'$.
 
     Where attributes of $y'$ do not go with the one that was switched (black hair where blond hair was wished), they
     count as ½, neither present nor absent: the critic has no word on them.
@@ -119,9 +120,10 @@ class Critic(Part):
             *_, of_real = self.net(step.x, y)
         distances = [_per_example(f[:batch] - r) for f, r in zip(features, of_real, strict=True)]
         again = model.q_z(model.backbone.encode(edited), edit.wished).mean
+        counted = 1 + (SWITCHED - 1) * F.one_hot(edit.which, y.shape[1])
         terms = {
             "realism": 0.5 * F.softplus(-score[:batch]) + F.softplus(-score[batch:]),
-            "recognition": RECOGNITION * _cross_entropy(logits[batch:], wished),
+            "recognition": _cross_entropy(logits[batch:], wished, counted),
             "matching": MATCHING * torch.stack(distances).mean(0),
             "locality": _per_example(edited - decoded[rows]) + 0.1 * (again - edit.latents.z.detach()).square().mean(1),
         }
@@ -157,9 +159,9 @@ class Critic(Part):
         return edit.wished.masked_fill(excluded, 0.5)
 
 
-def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Binary cross entropy (B,) of y (B, k) in nats, without the attributes that are ½."""
-    return (F.binary_cross_entropy_with_logits(logits, y, reduction="none") * (y != 0.5)).sum(1)
+def _cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Binary cross entropy (B,) of y (B, k) in nats, weighted (B, k), without the attributes that are ½."""
+    return (F.binary_cross_entropy_with_logits(logits, y, weight, reduction="none") * (y != 0.5)).sum(1)
 
 
 def _per_example(difference: Tensor) -> Tensor:

@@ -97,8 +97,10 @@ def test_the_model_s_terms_are_their_equations(objective, batch):
     score, _, of_decoded = part.net(decoded, y)
     (of_edited, logits, _), of_real = part.net(edited, wished), part.net(step.x, y)[2]
     torch.testing.assert_close(step.terms["realism"], 0.5 * F.softplus(-score) + F.softplus(-of_edited))
-    surprise = F.binary_cross_entropy_with_logits(logits, wished, reduction="none").sum(1)
-    torch.testing.assert_close(step.terms["recognition"], 0.5 * surprise)
+    surprise = F.binary_cross_entropy_with_logits(logits, wished, reduction="none")
+    switched = wished != y[rows]
+    assert (switched.sum(1) == 1).all()
+    torch.testing.assert_close(step.terms["recognition"], (surprise * (1 + 2 * switched)).sum(1))
     distances = [(a - b).abs().flatten(1).mean(1) for a, b in zip(of_decoded, of_real, strict=True)]
     torch.testing.assert_close(step.terms["matching"], 5 * torch.stack(distances).mean(0))
     again = model.q_z(model.backbone.encode(edited), wished).mean
@@ -195,7 +197,8 @@ def test_what_does_not_go_with_the_switched_attribute_counts_as_a_half(objective
     y = wished.masked_fill(wished == 0.5, 1.0)
     logits = part.net(part.edited[2], wished)[1]
     terms = F.binary_cross_entropy_with_logits(logits, y, reduction="none") * (wished != 0.5)
-    torch.testing.assert_close(step.terms["recognition"], 0.5 * terms.sum(1))
+    switched = (wished != before) & (wished != 0.5)
+    torch.testing.assert_close(step.terms["recognition"], (terms * (1 + 2 * switched)).sum(1))
 
 
 def test_a_critic_needs_the_training_data(build):
