@@ -15,7 +15,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from csvae_hub.config import BackboneConfig, ModelConfig
+from csvae_hub.models import create_model
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -48,7 +52,7 @@ main(["demo", *sys.argv[1:]])
 class Server:
     """`csvae demo` in a process of its own, in which sockets to other machines are refused and noted."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *options):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -56,7 +60,7 @@ class Server:
         self.files, self.log = folder / "files", folder / "log"
         quiet = {"GRADIO_TEMP_DIR": str(self.files), "GRADIO_ANALYTICS_ENABLED": "True", "OMP_NUM_THREADS": "2"}
         with self.log.open("w") as log:
-            command = [sys.executable, "-c", GUARD, "--port", str(self.port)]
+            command = [sys.executable, "-c", GUARD, "--port", str(self.port), *options]
             self.process = subprocess.Popen(command, env=os.environ | quiet, stdout=log, stderr=log, text=True)
         deadline = time.monotonic() + 120
         while self.address not in self.said():
@@ -321,3 +325,35 @@ def test_server_asks_no_other_machine_and_listens_to_this_one_only(page, server)
     listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line}
     assert f"0100007F:{server.port:04X}" in listening
     assert f"00000000:{server.port:04X}" not in listening
+
+
+def test_members_of_a_group_are_a_choice(browser, tmp_path):
+    """A model of expressions: radio buttons in the place of their sliders; one that is chosen changes the photo."""
+    torch.manual_seed(0)
+    names = ("Happy", "Hat", "Sad")
+    backbone = BackboneConfig(width=4, features=16)
+    config = ModelConfig(names, shape=(1, 48, 48), z_dim=8, backbone=backbone, exclusive=(("Happy", "Sad"),))
+    model = create_model(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "expressions")
+    running = Server(tmp_path, "--model", str(tmp_path / "expressions"))
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    try:
+        opened.goto(running.address)
+        opened.wait_for_selector("#after img", timeout=60_000)
+        assert slider(opened, "Hat").is_visible()
+        assert not slider(opened, "Happy").is_visible()
+        choice = opened.locator("#group-0")
+        boxes = [choice.get_by_role("radio", name=name) for name in ("Happy", "Sad")]
+        chosen = [box.is_checked() for box in boxes]
+        assert sorted(chosen) == [False, True]
+        _, first, _ = pictures(opened)
+        other = boxes[chosen.index(False)]
+        _, changed, _ = after(opened, other.click)
+        assert abs(changed - first).max() > 5
+        assert other.is_checked()
+    finally:
+        opened.close()
+        running.end()

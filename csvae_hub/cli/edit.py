@@ -77,6 +77,7 @@ def command(
     from csvae_hub import opening
     from csvae_hub.editing import PlanError, Signer, edit_files, left_out, plan_files
     from csvae_hub.editing.xmp import SOURCE_TYPE
+    from csvae_hub.models.groups import with_groups
 
     opening.MAX_PIXELS = int(1e6 * max_megapixels)
     try:
@@ -90,6 +91,10 @@ def command(
     model = common.load_picture_model(model_name, device)
     editor = common.editor_of(model, aligned)
     values = {name: _value_for(editor, name, value) for name, value in parsed.items()}
+    try:
+        with_groups(values, model.config.exclusive)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     with common.progress(len(jobs), "edited") as advance:
         outcomes = edit_files(
             editor,

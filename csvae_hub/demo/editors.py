@@ -24,6 +24,9 @@ class Editors:
         others = {name: config["attributes"] for name, config in configs.items() if len(config["shape"]) == 3}
         self.attributes = {model: self[model].model.attributes, **others}
         """By the models' names."""
+        groups = {name: tuple(map(tuple, configs[name].get("exclusive", ()))) for name in others}
+        self.groups: dict[str, tuple[tuple[str, ...], ...]] = {model: self[model].model.config.exclusive, **groups}
+        """Attributes that exclude one another, by the models' names."""
 
     def __getitem__(self, name: str) -> FaceEditor:
         """The editor with a model, loaded once."""
@@ -49,6 +52,11 @@ class Editors:
     def name(self, key: str) -> str:
         """The name of a model by its key on the page."""
         return list(self.attributes)[int(key)]
+
+    @property
+    def most_groups(self) -> int:
+        """The greatest number of groups."""
+        return max(map(len, self.groups.values()))
 
     @property
     def most(self) -> int:

@@ -117,6 +117,10 @@ class Parts:
                     slider = functools.partial(gr.Slider, LOWEST, HIGHEST, 0, step=0.01, buttons=[])
                     with gr.Group(elem_id="sliders"):
                         self.sliders = [slider(elem_id=f"slider-{i}") for i in range(editors.most)]
+                    self.groups = [
+                        gr.Radio(label="One of these", visible=False, elem_id=f"group-{i}")
+                        for i in range(editors.most_groups)
+                    ]
                     with gr.Column() as self.kinds:
                         self.shown = gr.Dropdown(label="Which kind? Click a point of the plane of", elem_id="shown")
                         self.plane = image(show_label=False, buttons=[], height=310, elem_id="plane")

@@ -130,19 +130,39 @@ def _connect(p: Parts, editors: Editors) -> None:
 
     def all_seen(here: Session) -> list[Any]:
         spare = [gr.skip()] * (len(p.sliders) - len(here.attributes))
-        return [*seen(here), *map(here.level, here.attributes), *spare]
+        groups = here.editor.model.config.exclusive
+        others = [gr.skip()] * (len(p.groups) - len(groups))
+        return [*seen(here), *map(here.level, here.attributes), *spare, *map(here.member, groups), *others]
 
     def arranged(model: str, here: Session | None) -> list[Any]:
         """Sliders, planes and faces of this model and photo; without a photo they rest."""
         words = [(name.replace("_", " ").capitalize(), name) for name in editors.attributes[editors.name(model)]]
+        groups = editors.groups[editors.name(model)]
+        members = {name for group in groups for name in group}
         known = [
-            gr.Slider(label=word, value=here.level(name) if here else 0, visible=True, interactive=here is not None)
+            gr.Slider(
+                label=word,
+                value=here.level(name) if here else 0,
+                visible=name not in members,
+                interactive=here is not None,
+            )
             for word, name in words
+        ]
+        choices = [
+            gr.Radio(
+                [(word, name) for word, name in words if name in group],
+                value=here.member(group) if here else None,
+                visible=True,
+                interactive=here is not None,
+            )
+            for group in groups
         ]
         crops = here.crops() if here else []
         return [
             *known,
             *[gr.Slider(visible=False)] * (len(p.sliders) - len(known)),
+            *choices,
+            *[gr.Radio(visible=False)] * (len(p.groups) - len(choices)),
             gr.Dropdown(words, value=here.shown if here else words[0][1]),
             gr.Column(visible=here is None or here.has_planes),
             gr.Gallery(crops, selected_index=0, visible=True if len(crops) > 1 else "hidden"),
@@ -184,6 +204,11 @@ def _connect(p: Parts, editors: Editors) -> None:
         with using(here) as here:
             here.move(here.attributes[i], value)
             return [here, *photos(here), drawn(here) if here.plane_is_quick else gr.skip(), here.shown]
+
+    def become(here: Session | None, name: str) -> list[Any]:
+        with using(here) as here:
+            here.become(name)
+            return all_seen(here)
 
     def show(here: Session | None, name: str) -> list[Any]:
         with using(here) as here:
@@ -238,9 +263,9 @@ def _connect(p: Parts, editors: Editors) -> None:
     opens = functools.partial(on, show_progress_on=[p.after, p.compare])
     shown_photos = [p.before, p.after, p.compare]
     change = [p.session, *shown_photos, p.plane, p.shown]
-    everything = [*change, *p.sliders]
+    everything = [*change, *p.sliders, *p.groups]
     rests = [p.shown, p.kinds, p.faces, p.close_up, p.paste, p.reset, p.download, *p.moves.values()]
-    photo = [p.message, p.session, *shown_photos, p.plane, *p.sliders, *rests]
+    photo = [p.message, p.session, *shown_photos, p.plane, *p.sliders, *p.groups, *rests]
 
     # Gradio's own opens the photo, and says no more than that there was an error
     p.photo.preprocess = lambda payload: payload and payload.path
@@ -249,6 +274,8 @@ def _connect(p: Parts, editors: Editors) -> None:
     opens([p.chosen.input], change_model, [p.session, p.chosen], photo)
     for i, slider in enumerate(p.sliders):
         live([slider.input], functools.partial(move, i=i), [p.session, slider], change)
+    for group in p.groups:
+        live([group.input], become, [p.session, group], everything)
     live([p.shown.input], show, [p.session, p.shown], [p.session, p.plane])
     live([p.shown.change], draw, [p.session], [p.plane])
     live([p.close_up.input, p.paste.input], frame, [p.session, p.close_up, p.paste], change)

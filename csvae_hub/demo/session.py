@@ -54,7 +54,7 @@ class Session:
         self.lock = threading.RLock()
         self._scale = np.array(photo.size) / size
         self._view = editor.open(small, face="all")
-        self._changes: list[dict[str, float | Point]] = [{} for _ in self._view.faces]
+        self._changes: list[dict[str, float | bool | Point]] = [{} for _ in self._view.faces]
         self._cell_faces: tuple[Any, Image.Image] = None, small
         self._picture = small
         self.face = 0
@@ -80,6 +80,18 @@ class Session:
         """Sets an attribute of the face to a number, 0 absent and 1 present, and shows its plane."""
         self.show(name)
         self._changes[self.face][name] = float(value)
+
+    def become(self, name: str) -> None:
+        """Makes a member of an exclusive group present and the others absent, and shows its plane."""
+        self.show(name)
+        changes, group = self._changes[self.face], self._group(name)
+        self._changes[self.face] = {n: value for n, value in changes.items() if n not in group} | {name: True}
+
+    def member(self, group: Sequence[str]) -> str:
+        """The member of an exclusive group that was chosen, or else the one that the model sees."""
+        chosen = [name for name in group if self._changes[self.face].get(name) is True]
+        y = self._own().y[0]
+        return chosen[0] if chosen else max(group, key=lambda name: y[self.editor.model.index(name)].item())
 
     def turn(self, names: Sequence[str]) -> None:
         """Moves the first of some attributes that the model has to the other end: a first edit, to be seen."""
@@ -174,10 +186,13 @@ class Session:
     def _present(self) -> Latents:
         return self.editor.model.edit(self._own(), self._changes[self.face])
 
+    def _group(self, name: str) -> tuple[str, ...]:
+        return next((group for group in self.editor.model.config.exclusive if name in group), ())
+
     def _ends(self, name: str) -> tuple[Point, Point]:
         """The points of the plane that stand for absent and for present."""
         i = self.editor.model.index(name)
-        absent, present = (self.editor.model.edit(self._own(), {name: value}) for value in (False, True))
+        absent, present = (self.editor.model.edit(self._own(), {name: value}) for value in (0.0, 1.0))
         return _point(absent, i), _point(present, i)
 
     def _key(self) -> tuple[Any, ...]:
@@ -193,7 +208,7 @@ class Session:
         model, i, latents = self.editor.model, self.editor.model.index(name), self._present()
         if latents.w.shape[-1] == 0:
             return latents.y[0, i].item()
-        absent, present = (model.edit(latents, {name: value}).w[0, i] for value in (False, True))
+        absent, present = (model.edit(latents, {name: value}).w[0, i] for value in (0.0, 1.0))
         along = present - absent
         return (torch.dot(latents.w[0, i] - absent, along) / torch.dot(along, along).clamp(min=1e-12)).item()
 

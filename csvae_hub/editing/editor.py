@@ -24,6 +24,7 @@ from csvae_hub.editing.selection import Which, check_which, chosen, faces_of
 from csvae_hub.errors import FaceError, ImageError
 from csvae_hub.images import ImageLike, Images, open_picture
 from csvae_hub.models.editable import AttributeModel, Value
+from csvae_hub.models.groups import together
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.values import plain
 
@@ -200,13 +201,16 @@ class FaceEditor:
     ) -> Latents:
         """Latents with attributes set, as `AttributeModel.edit` sets them, but for two things.
 
-        True and False leave a face as it is, to the bit, that has or lacks the attribute already by its y. A path, a
+        True and False leave a face as it is, to the bit, that has or lacks the attribute already by its y; in an
+        exclusive group if all that is asked of the group is so. A path, a
         PIL image or a uint8 array is a photo, of whose largest face the attribute is taken over.
         """
         edited = latents
-        for name, value in ((name, plain(value, name)) for name, value in values.items()):
-            changed = self.model.edit(edited, {name: self._resolved(value)}, generator=generator)
-            settled = self._settled(latents, name, value)
+        read = {name: plain(value, name) for name, value in values.items()}
+        for part in together(read, self.model.config.exclusive):
+            resolved = {name: self._resolved(value) for name, value in part.items()}
+            changed = self.model.edit(edited, resolved, generator=generator)
+            settled = torch.stack([self._settled(latents, name, value) for name, value in part.items()]).all(0)
             rows = torch.arange(len(latents), device=settled.device) + len(latents) * settled
             edited = Latents.cat([changed, edited])[rows]
         return edited

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from csvae_hub.text import value_of
+from csvae_hub.models.values import plain
 
 NEUTRAL = "Neutral"
 """The member that takes the place of another of its group, where no other is named."""
@@ -25,10 +25,11 @@ def with_groups(values: Mapping[str, Any], groups: Iterable[tuple[str, ...]]) ->
 
     Raises:
         ValueError: two members of a group are to be present, or one is to be absent and none takes its place.
+        ImageError: a text is neither a value nor the name of a file.
     """
     found = dict(values)
     for group in groups:
-        named = {name: value for name, value in values.items() if name in group}
+        named = {name: plain(value, name) for name, value in values.items() if name in group}
         present = [name for name, value in named.items() if _kind(value) == "present"]
         absent = [name for name, value in named.items() if _kind(value) == "absent"]
         if len(present) > 1:
@@ -47,19 +48,27 @@ def with_groups(values: Mapping[str, Any], groups: Iterable[tuple[str, ...]]) ->
             present = [NEUTRAL]
             found[NEUTRAL] = True
         for name in present:
-            borrowed = found[name] if _kind(found[name], borrowed=True) == "borrowed" else False
+            borrowed = found[name] if _kind(named.get(name, True), borrowed=True) == "borrowed" else False
             found |= {other: borrowed for other in group if other != name and other not in named}
     return found
 
 
+def together(values: Mapping[str, Any], groups: Iterable[tuple[str, ...]]) -> list[dict[str, Any]]:
+    """The values in parts that can be set one after the other: those of one group together, every other alone.
+
+    >>> together({"Happy": False, "Hat": True, "Sad": True}, [("Happy", "Sad")])
+    [{'Happy': False, 'Sad': True}, {'Hat': True}]
+    """
+    group_of = {name: group for group in groups for name in group}
+    parts: dict[Any, dict[str, Any]] = {}
+    for name, value in values.items():
+        parts.setdefault(group_of.get(name, name), {})[name] = value
+    return list(parts.values())
+
+
 def _kind(value: Any, borrowed: bool = False) -> str:
     """present, absent, borrowed (a picture or latents, where they are told apart) or number."""
-    if isinstance(value, str):
-        try:
-            value = value_of(value)
-        except ValueError:
-            return "number"  # whoever reads the value will say that it is none
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, bool):
         return "present" if value else "absent"
     if isinstance(value, str) and value == "sample":
         return "present"

@@ -84,7 +84,6 @@ def test_saturated_logits_give_finite_values_and_gradients():
         ({"Happy": "true"}, {"Happy": "true", "Neutral": False, "Sad": False}),
         ({"Happy": "False"}, {"Happy": "False", "Neutral": True, "Sad": False}),
         ({"Happy": "0.5"}, {"Happy": "0.5"}),
-        ({"Happy": "no such thing"}, {"Happy": "no such thing"}),
         ({"Happy": "sample"}, {"Happy": "sample", "Neutral": False, "Sad": False}),
         ({"Happy": False}, {"Happy": False, "Neutral": True, "Sad": False}),
         ({"Happy": False, "Sad": True}, {"Happy": False, "Sad": True, "Neutral": False}),
@@ -117,6 +116,7 @@ def test_a_picture_lends_all_members_of_its_group():
         ({"Happy": True, "Sad": "sample"}, GROUP, r"got Happy and Sad"),
         ({"Happy": False}, PLAIN, r"Happy=False: .* set one of Sad, Angry to True"),
         ({"Neutral": False}, GROUP, r"Neutral=False: .* set one of Happy, Sad to True"),
+        ({"Happy": "no such thing"}, GROUP, r"value for 'Happy': expected True, False, a number"),
         (dict.fromkeys(GROUP, False), GROUP, r"every member of a group is set to False"),
     ],
 )
