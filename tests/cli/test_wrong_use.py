@@ -88,3 +88,11 @@ def test_a_variable_that_was_not_set_does_not_mean_the_current_folder(run, folde
 def test_values_that_can_not_be_meant_are_wrong_use(run, folder, arguments, message):
     assert message in run(*arguments, code=2).stderr
     assert [path.name for path in Path().iterdir()] == ["photos"]
+
+
+def test_two_members_of_a_group_are_refused_before_any_photo_is_opened(run, make_model, photos):
+    folder = make_model(exclusive=(("Smiling", "Eyeglasses"),))
+    result = run("edit", photos, "Smiling=True", "Eyeglasses=True", "-o", "out", "--model", folder, code=2)
+    assert "expected one of Smiling, Eyeglasses to be present, got Smiling and Eyeglasses" in result.stderr
+    assert not Path("out").exists()
+    assert "exactly one  Smiling, Eyeglasses" in run("info", folder).stdout
