@@ -8,6 +8,10 @@ from collections.abc import Iterable
 from types import ModuleType
 
 
+class FramingWarning(UserWarning):
+    """A picture whose face is not framed as in training, or that has none."""
+
+
 class ImageError(ValueError):
     """A picture that cannot be read, or whose shape, type or range cannot be right."""
 

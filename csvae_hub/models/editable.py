@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -178,10 +179,16 @@ class AttributeModel(Pretrained, Model, ABC):
         Raises:
             ValueError: two attributes that exclude one another are to be present, or one is to be absent and none takes
                 its place.
+
+        Warns:
+            FramingWarning: a file whose face lies elsewhere than in the training pictures, or that has none.
         """
         if values != {} or not isinstance(images, Latents):
             self.check_values(values)
         values = with_groups(values, self.config.exclusive)
+        if self.config.is_image and isinstance(images, str | Path):
+            # by its name, since the package that finds faces stands above this one
+            importlib.import_module("csvae_hub.editing.framing").warn_of_framing(images, self.preprocessor)
         with self._evaluating(images, *values.values()):
             latents, batch = (images, None) if isinstance(images, Latents) else self._encoded(images)
             for name, value in values.items():

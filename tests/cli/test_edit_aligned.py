@@ -30,7 +30,7 @@ def test_edit_does_what_the_model_does(edit, weights, folder):
     assert "10 of 10 written to out" in result.stdout
     model = CSVAE.from_pretrained(weights, device="cpu")
     for source in sorted(folder.rglob("*.png")):
-        expected = model.edit(source, {"Smiling": 0.5, "Eyeglasses": True})
+        expected = model.edit([source], {"Smiling": 0.5, "Eyeglasses": True})[0]
         written = pixels(Path("out") / source.relative_to(folder)).astype(int)
         assert np.abs(written - np.array(expected).astype(int)).max() <= 1  # batches of other sizes round otherwise
 
@@ -44,7 +44,7 @@ def test_every_kind_of_value_is_taken(edit, weights, folder, value):
 def test_value_can_be_another_picture(edit, weights, folder):
     edit("photos/2.png", "Smiling=photos/0.png", "-o", "edited.png", "--model", weights)
     model = CSVAE.from_pretrained(weights, device="cpu")
-    expected = model.set_attribute("photos/2.png", "Smiling", model.encode("photos/0.png"))
+    expected = model.set_attribute(["photos/2.png"], "Smiling", model.encode("photos/0.png"))[0]
     assert np.array_equal(pixels("edited.png"), np.array(expected))
 
 
