@@ -1,8 +1,10 @@
-"""Makes the packaged weights `celeba-64` from nothing: train, store as float16, measure, draw.
+"""Makes the packaged weights `celeba-64`: train, store as float16, measure, draw.
 
     python benchmarks/celeba_64.py --data FOLDER --run runs/celeba-64
+    python benchmarks/celeba_64.py --data FOLDER --trained runs/celeba-64/model
 
-A run that was stopped is resumed. The judges are trained by the same script, apart from the model.
+A run that was stopped is resumed; the second command takes weights that were trained already. The judges are trained by
+the same script, apart from the model.
 """
 
 from __future__ import annotations
@@ -33,13 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="pictures with attributes.csv, splits train, valid, test")
     parser.add_argument("--run", type=Path, default=Path("runs/celeba-64"))
+    parser.add_argument("--trained", type=Path, help="weights to store, instead of training")
     parser.add_argument("--weights", type=Path, default=hub.PACKAGED / "celeba-64")
     parser.add_argument("--judges", type=Path, default=Path("runs/judges"), help="kept here between starts")
     arguments = parser.parse_args()
 
-    trained = train(load_recipe("celeba-64"), arguments.data, arguments.run)
-    record = hub.read_json(arguments.run / "model/training.json")
-    trained.save_pretrained(arguments.weights, dtype=torch.float16, extra={"training.json": record})
+    if arguments.trained is None:
+        train(load_recipe("celeba-64"), arguments.data, arguments.run)
+    folder = arguments.trained or arguments.run / "model"
+    records = history(folder)
+    CSVAE.from_pretrained(folder, device="cpu").save_pretrained(
+        arguments.weights, dtype=torch.float16, extra={"training.json": records}
+    )
     model = CSVAE.from_pretrained(arguments.weights, device="cpu")
     size = model.config.image_size
     splits = [load_data(arguments.data, model.attributes, split, size) for split in ("train", "valid", "test")]
@@ -57,6 +64,15 @@ def main() -> None:
     }
     hub.write_json(ROOT / "docs/results/celeba-64-valid.json", valid)
     draw(model, arguments.weights / "samples.png", ROOT / "docs/images/edits.png")
+
+
+def history(folder: Path) -> dict[str, Any]:
+    """The records of how weights were trained, and before them those of the weights that they started from, by name."""
+    record = hub.read_json(folder / "training.json")
+    if "trainer" not in record:
+        return record  # of several trainings already
+    initial = record.pop("initial", None)
+    return {**(history(hub.resolve(initial)) if initial else {}), folder.parent.name: record}
 
 
 def renew_card(path: Path, evaluation: dict[str, Any]) -> None:

@@ -159,6 +159,80 @@ def json_tree(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, str
         return flip_bits(rng, data, other)
 
 
+HOSTILE = (
+    "\x1b[2J",
+    "\u202eSmiling",
+    "a\nb",
+    "a" * 5000,
+    "\ud800",
+    "",
+    " ",
+    "../x",
+    "<b>",
+    "`|`",
+    "é",
+    "\x00",
+    "Smiling",
+)
+"""Names that no attribute or tensor should have, and some that one may."""
+
+
+def config_structure(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, str]:
+    """A config as a stranger would write it to hurt: names, numbers of things, depths, groups."""
+    try:
+        config = json.loads(data)
+        names = list(config["attributes"])
+        act = rng.choice(("names", "many", "deep", "groups", "priors", "places"))
+        if act == "names":
+            names[rng.randrange(len(names))] = rng.choice(HOSTILE)
+            config["attributes"] = names
+        elif act == "many":
+            count = rng.choice((100, 1023, 1024, 1025, 4096, 60_000))
+            config["attributes"] = [f"a{i}" for i in range(count)]
+            config["priors"] = {f"a{i}": {"absent_loc": float(i)} for i in range(rng.choice((0, count)))}
+        elif act == "deep":
+            config["backbone"] |= {"depth": rng.choice((2, 63, 64, 65, 4096)), "width": rng.choice((1, 4, 4096))}
+        elif act == "groups":
+            group = rng.sample([*names, rng.choice(HOSTILE)], rng.randrange(1, len(names) + 2))
+            config["exclusive"] = rng.choice(([group], [group, group], [names], [[]], [names[:2], names[1:]], group))
+        elif act == "priors":
+            value = rng.choice((0.0, -1.0, 1e-30, 1e30, 1e308))
+            config["priors"] = {rng.choice([*names, *HOSTILE]): {"present_scale": value, "absent_loc": value}}
+        else:
+            config |= {"z_grid": rng.choice((0, 2, 4, 8, 16, 4096)), "z_dim": rng.choice((1, 16, 64, 4096))}
+        return json.dumps(config).encode("utf-8", "surrogatepass"), f"config: {act}"
+    except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
+        return flip_bits(rng, data, other)
+
+
+def extreme_preprocessor(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, str]:
+    """Landmarks, sizes and ranges that no picture can be brought to."""
+    try:
+        content = json.loads(data)
+        points = [list(point) for point in content["landmarks"]]
+        act = rng.choice(("equal", "one", "scale", "mirror", "turn", "count", "range", "size"))
+        if act == "equal":
+            points = [points[0]] * len(points)
+        elif act == "one":
+            points[rng.randrange(len(points))][rng.randrange(2)] = rng.choice((1e300, -1e300, 1e-300, 1e9, -1.0))
+        elif act == "scale":
+            factor = rng.choice((0.0, 1e-9, 0.1, 1e3, 1e150, -1.0))
+            points = [[factor * x, factor * y] for x, y in points]
+        elif act == "mirror":
+            points = [[178 - x, y] for x, y in points]
+        elif act == "turn":
+            points = [[y, x] for x, y in points]
+        elif act == "count":
+            points = points[: rng.randrange(5)] + points * rng.choice((0, 1, 1000))
+        elif act == "range":
+            content["range"] = rng.choice(([0.0, 0.0], [1.0, 0.0], [-1e300, 1e300], [0.0], [0, 1, 2]))
+        else:
+            content["size"] = rng.choice((0, 1, -16, 15, 17, 48, 2**20, 2**63))
+        return json.dumps({**content, "landmarks": points}).encode(), f"preprocessor: {act}"
+    except (ValueError, RecursionError, TypeError, KeyError, IndexError, AttributeError):
+        return flip_bits(rng, data, other)
+
+
 def json_text(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, str]:
     words = rng.choice(
         ("utf-16", "utf-8-sig", "latin-1 ü", "twice", "in a list", "comment", "comma", "blank", "spaces")
@@ -254,6 +328,31 @@ def tensor_entry(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, 
         return flip_bits(rng, data, other)
 
 
+def tensor_structure(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, str]:
+    """Many empty tensors, hostile names, places that overlap, and a key of the header twice."""
+    try:
+        header, body = parts(data)
+        names = [name for name in header if name != "__metadata__"]
+        act = rng.choice(("empty", "names", "overlap", "twice"))
+        if act == "empty":
+            entry = {"dtype": rng.choice(("F32", "F16", "BOOL")), "shape": [0], "data_offsets": [len(body)] * 2}
+            header |= {f"extra.{i}": entry for i in range(rng.choice((1, 1000, 20_001, 60_000)))}
+        elif act == "names":
+            header[rng.choice(HOSTILE)] = header.pop(rng.choice(names))
+        elif act == "overlap":
+            first, second = (header[name]["data_offsets"] for name in rng.sample(names, 2))
+            size = second[1] - second[0]
+            start = max(0, first[0] + rng.choice((-4, 0, 4, size // 2 // 4 * 4)))
+            second[:] = [start, start + size]
+        else:
+            name, text = json.dumps(rng.choice(names)), json.dumps(header)
+            again = rng.choice(('{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}', "null", "{}", "3"))
+            return _whole(text.replace(f"{name}:", f"{name}: {again}, {name}:", 1), body), f"{name} twice"
+        return _whole(json.dumps(header), body), f"tensors: {act}"
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError):
+        return flip_bits(rng, data, other)
+
+
 def numbers(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, str]:
     """Other numbers in the tensors: most of what comes out is well formed."""
     try:
@@ -266,12 +365,13 @@ def numbers(rng: random.Random, data: bytes, other: bytes) -> tuple[bytes, str]:
 
 
 MUTATIONS: dict[str, tuple[Mutation, ...]] = {
-    hub.CONFIG: (*BYTES, *[json_tree] * 12, json_text, exchange),
-    hub.PREPROCESSOR: (*BYTES, *[json_tree] * 6, json_text, exchange),
+    hub.CONFIG: (*BYTES, *[json_tree] * 12, *[config_structure] * 6, json_text, exchange),
+    hub.PREPROCESSOR: (*BYTES, *[json_tree] * 6, *[extreme_preprocessor] * 4, json_text, exchange),
     hub.WEIGHTS: (
         *BYTES,
         *[header_tree] * 5,
         *[tensor_entry] * 6,
+        *[tensor_structure] * 4,
         header_length,
         header_length,
         numbers,
