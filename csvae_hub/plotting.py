@@ -5,6 +5,7 @@ All give a `matplotlib.figure.Figure` made without pyplot: no window opens and n
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -159,7 +160,8 @@ def traversal(
     across, up = extent or square
     if not (across[0] < across[1] and up[0] < up[1]):
         raise ValueError(f"extent: expected two ranges from a lower to a higher number, got {extent}")
-    second, first = torch.meshgrid(torch.linspace(up[1], up[0], steps), torch.linspace(*across, steps), indexing="ij")
+    line = functools.partial(torch.linspace, steps=steps, device="cpu", dtype=torch.float32)
+    second, first = torch.meshgrid(line(up[1], up[0]), line(*across), indexing="ij")
     pictures = _grid(model, latents, name, origin + torch.stack([first, second], -1) @ axes_of_w)
     figure = _figure(1 + 0.7 * steps, 1 + 0.7 * steps)
     axes = figure.subplots()

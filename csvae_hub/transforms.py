@@ -87,8 +87,9 @@ class RandomSetAttribute(v2.Transform):
         sizes = {len(each) if isinstance(each, Tensor) and each.ndim == 4 else 1 for each in pictures}
         if len(sizes) > 1:
             raise ValueError(f"expected pictures of one batch size in a sample, got {sorted(sizes)}")
-        chosen = torch.rand(sizes.pop() if sizes else 0) < self.p
-        return {"chosen": chosen, "present": torch.rand(len(chosen)) < 0.5}
+        count = sizes.pop() if sizes else 0
+        drawn = torch.rand(2, count, device="cpu", dtype=torch.float32)
+        return {"chosen": drawn[0] < self.p, "present": drawn[1] < 0.5}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Edits the chosen examples of a picture or batch; gives all else back as it is."""
@@ -119,7 +120,7 @@ class RandomSetAttribute(v2.Transform):
         """The edit that makes the attribute absent; in an exclusive group a random other member becomes present."""
         group = next((group for group in model.config.exclusive if self.name in group), ())
         others = [name for name in group if name != self.name]
-        return {others[int(torch.randint(len(others), ()))]: True} if others else {self.name: False}
+        return {others[int(torch.randint(len(others), (), device="cpu"))]: True} if others else {self.name: False}
 
 
 def counterfactuals(

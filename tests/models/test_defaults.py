@@ -13,6 +13,7 @@ from csvae_hub import FaceEditor
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.demo.plane import Plane, decoded_faces
 from csvae_hub.models import AttributeModel, create_model, list_models
+from csvae_hub.transforms import RandomSetAttribute
 
 PORTRAIT = Path(__file__).resolve().parents[2] / "examples/astronaut-512.png"
 
@@ -38,6 +39,8 @@ def everything(folder):
         "forward": model(x, latents.y, drawn).p_x.mean,
         "drawn": model.sample(3, generator=drawn),
     }
+    torch.manual_seed(2)
+    given["transform"] = RandomSetAttribute(model, "Hat", "random", p=0.7, paste="whole")(x)
     assert model.sample(2).dtype == torch.float32
     if has_subspaces:
         given["coordinates"] = model.set_attribute(x, "Hat", [0.5, -1.0])
@@ -85,3 +88,23 @@ def test_photos_do_not_depend_on_them(paste, defaults):
         torch.set_default_dtype(dtype)
         torch.set_default_device(device)
         assert all(map(np.array_equal, edited(), expected))
+
+
+@pytest.mark.parametrize(("dtype", "device"), [(torch.float64, "cpu"), (torch.float32, "meta")])
+def test_groups_do_not_depend_on_them(defaults, dtype, device):
+    names, x = ("Happy", "Hat", "Sad"), torch.rand(3, 3, 16, 16)
+    backbone = BackboneConfig(width=4, features=8)
+    torch.manual_seed(0)
+    config = ModelConfig(names, shape=(3, 16, 16), z_dim=8, backbone=backbone, exclusive=(("Happy", "Sad"),))
+    model = create_model(config).eval()
+
+    def found():
+        torch.manual_seed(1)
+        edited = RandomSetAttribute(model, "Happy", "random", p=1.0, paste="whole")(x)
+        return [model.set_attribute(x, "Sad", True), model.encode(x).y, model.prior_latents(4, None, None).y, edited]
+
+    before = found()
+    torch.set_default_dtype(dtype)
+    torch.set_default_device(device)
+    for one, other in zip(before, found(), strict=True):
+        assert torch.equal(one, other)
