@@ -19,7 +19,7 @@ class TrainerConfig:
 
     schedule: "constant"; "cosine", a linear rise over the first hundredth of the batches and a cosine to zero; or
         "multistep", the paper's factor 0.1^(1/7) at epochs 3^i, i = 0…6. The adversary's rate is constant, so that it
-        catches up with a model that slows down.
+        catches up with a model that slows down; a critic's falls with the model's, which it would else outrun.
     precision: "float32", or "bfloat16" for autocast.
     ema_decay: decay of the exponential average of weights and buffers, which is the result; 0 for none.
     """

@@ -72,7 +72,7 @@ class Minimisation:
     weight: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     learning_rate: float | None = None
-    """By default `TrainerConfig.adversary_learning_rate`."""
+    """It follows the schedule of the model's. By default `TrainerConfig.adversary_learning_rate`, which is constant."""
 
 
 @dataclass(frozen=True)

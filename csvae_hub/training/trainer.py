@@ -129,7 +129,9 @@ class Trainer:
         )  # fmt: skip
         start, end = (self.rest_at, self.last_batch) if batch >= self.rest_at else (0, self.rest_at)
         factor = learning_rate_factor(self.config.schedule, batch - start, end - start, self.batches_per_epoch)
-        self.optimizers["generative"].param_groups[0]["lr"] = self.config.learning_rate * factor
+        own = {game.name: game.learning_rate for game in objective.minimisations if game.learning_rate}
+        for name, rate in {"generative": self.config.learning_rate, **own}.items():
+            self.optimizers[name].param_groups[0]["lr"] = rate * factor
         with autocast:
             loss, step = objective.generative_step(x, y)
         self._descend("generative", loss)

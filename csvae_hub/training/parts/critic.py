@@ -21,7 +21,7 @@ from csvae_hub.config import check
 from csvae_hub.training.parts._common import Edited, switch_one_attribute
 from csvae_hub.training.steps import Minimisation, Objective, Part, Step, asked
 
-WIDTH, LEARNING_RATE, BETAS = 48, 4e-4, (0.0, 0.99)
+WIDTH, LEARNING_RATE, BETAS = 48, 2e-4, (0.0, 0.99)
 R1, R1_EVERY = 0.2, 16
 DECODED, EDITED, WRONG = 0.3, 0.5, 0.2
 """Shares of the three kinds of fakes in the critic's loss: decoded, edited, real with wrong attributes."""
