@@ -42,7 +42,7 @@ class TinyModel(nn.Module):
 
     def __init__(self, shape, adversary=True):
         super().__init__()
-        self.shape, self.attributes = shape, NAMES
+        self.shape, self.attributes, self.config = shape, NAMES, SimpleNamespace(groups=())
         size = int(np.prod(shape))
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(size, 6), nn.BatchNorm1d(6))
         self.decoder = nn.Sequential(nn.Linear(6 + 2, size), nn.Sigmoid(), nn.Unflatten(1, shape))
