@@ -118,7 +118,10 @@ class Watch:
     def look(self) -> None:
         """Looks once."""
         now, count = time.time(), 0
-        for path in self.folder.rglob("*"):
+        paths = [
+            Path(where, name) for where, _, names in os.walk(self.folder) for name in names
+        ]  # passes gone ones over
+        for path in paths:
             with suppress(OSError):  # it goes meanwhile
                 if path.is_file():
                     self.oldest = max(self.oldest, now - path.stat().st_mtime)

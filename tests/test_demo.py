@@ -335,29 +335,6 @@ def test_every_model_of_pictures_can_be_moved(changes):
     assert all(LOWEST <= here.level(name) <= HIGHEST for name in ATTRIBUTES)
 
 
-def test_a_member_of_a_group_is_chosen_and_ends_the_others():
-    model = tiny(exclusive=(("Smiling", "Young"),))
-    here = Session(FaceEditor(model, Finder(1)), packed(picture()))
-    group = ("Smiling", "Young")
-    seen = here.member(group)
-    other = next(name for name in group if name != seen)
-    here.move("Hat", 1.3)
-    here.become(other)
-    assert here.member(group) == other
-    assert here.shown == other
-    expected = model.edit(here._own(), {"Hat": 1.3, other: True})
-    assert torch.equal(here._present().w, expected.w)
-    assert here.level(seen) == pytest.approx(0, abs=0.01)
-    assert here.level(other) == pytest.approx(1, abs=0.01)
-    here.become(seen)
-    assert torch.equal(here._present().w, model.edit(here._own(), {"Hat": 1.3, seen: True}).w)
-    here.plane()
-    here.pick(10, 10)
-    assert not torch.equal(here._present().w[0, 0], model.class_means[0, 1])
-    here.reset()
-    assert here.member(group) == seen
-
-
 def test_editors_offer_the_packaged_models_of_pictures_and_the_named_one(tmp_path, monkeypatch):
     packaged = tmp_path / "weights"
     for name, model in {"faces": tiny(), "other": tiny(attributes=("Young", "Hat")), "points": vectors()}.items():
@@ -367,10 +344,8 @@ def test_editors_offer_the_packaged_models_of_pictures_and_the_named_one(tmp_pat
     editors = Editors(str(tmp_path / "mine"), "cpu")
     assert editors.choices == [("mine", "0"), ("faces", "1"), ("other", "2")]
     assert [editors.name(key) for _, key in editors.choices] == [str(tmp_path / "mine"), "faces", "other"]
-    assert editors.most == 3
-    assert editors.most_groups == 1
-    assert editors.groups[str(tmp_path / "mine")] == (("Pale", "Dark"),)
-    assert editors.groups["faces"] == ()
+    assert (editors.most, editors.most_groups) == (3, 1)
+    assert editors.groups == {str(tmp_path / "mine"): (("Pale", "Dark"),), "faces": (), "other": ()}
     assert list(editors.attributes["other"]) == ["Young", "Hat"]
     assert editors["other"].model.attributes == ("Young", "Hat")
     assert editors["other"] is editors["other"]

@@ -77,12 +77,10 @@ def command(
         raise click.UsageError(str(error)) from error
     model = models[model_name]
     size, channels = (model.config.image_size, model.config.shape[0]) if model.config.is_image else (64, 3)
-    train, valid, test = (
-        load_data(data, model.attributes, split, size, examples=examples, seed=data_seed, channels=channels).exclusive(
-            model.config.exclusive, mask=True
-        )
-        for split in ("train", "valid", "test")
-    )
+    load = partial(load_data, data, attributes=model.attributes, examples=examples, seed=data_seed, channels=channels)
+    splits = [load(split=split, image_size=size) for split in ("train", "valid", "test")]
+    groups = model.config.exclusive
+    train, valid, test = (part.exclusive(groups, mask=True) for part in splits) if groups else splits
     say = partial(echo, err=True)
     options: dict[str, Any] = {"judges": Judges.load(judges) if judges else None, "seed": seed, "progress": say}
     if photos:

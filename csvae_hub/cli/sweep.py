@@ -57,7 +57,7 @@ def command(
         with torch.inference_mode():
             strip = grid(torch.cat([model.decode(one) for one in edited]), columns=steps)
     elif photo is None:
-        strip = _side_by_side([model.edit(str(picture), {name: value}) for value in values])
+        strip = _side_by_side([model.edit([str(picture)], {name: value})[0] for value in values])
     else:
         strip = _side_by_side([photo.render(one) for one in edited])
     try:

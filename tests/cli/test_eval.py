@@ -122,7 +122,7 @@ def test_wrong_use_ends_with_2_and_writes_nothing(measure, folders, tmp_path, ar
 def test_eval_writes_the_figures_and_prints_a_table(run, weights, tmp_path, monkeypatch):
     called = {}
 
-    def load_data(spec, *, attributes, split, image_size, examples, seed):
+    def load_data(spec, *, attributes, split, image_size, examples, seed, channels):
         called[split] = (spec, attributes, image_size)
         return split
 

@@ -46,7 +46,7 @@ def test_sweep_of_the_whole_photo_shows_it_at_each_step(run, weights, photos, al
     strip = pixels("strip.png")
     assert strip.shape == (256, 2 * 256 + 2, 3)
     for value, part in ((-8.0, strip[:, :256]), (9.0, strip[:, 258:])):
-        assert np.array_equal(part, np.array(editor.edit("photos/one.png", {"Smiling": value})))
+        assert np.array_equal(part, np.array(editor.edit(["photos/one.png"], {"Smiling": value})[0]))
 
 
 def test_sweep_that_is_too_wide_for_its_kind_is_an_error(run, weights, photos):

@@ -397,21 +397,3 @@ def test_without_opencv_the_extra_is_named(model, monkeypatch):
 def test_errors_are_of_the_images_kind():
     assert issubclass(NoFaceError, FaceError)
     assert issubclass(FaceError, ImageError)
-
-
-# -- attributes that exclude one another -----------------------------------------------------------------------------
-
-
-def test_a_group_is_set_as_one_and_left_as_it_is_where_all_that_is_asked_is_so():
-    model = build(exclusive=(("Smiling", "Young"),))
-    editor = FaceEditor(model, Fixed(NEAR))
-    latents = model.encode(torch.rand(6, 3, 16, 16), torch.tensor([[1.0, 1, 0], [0, 0, 1]]).repeat(3, 1))
-    found = editor.edit_latents(latents, {"Smiling": True})
-    expected = model.edit(latents, {"Smiling": True})
-    assert torch.equal(found.w[::2], latents.w[::2])  # they smile already
-    assert torch.equal(found.w[1::2], expected.w[1::2])
-    swapped = editor.edit_latents(latents, {"Smiling": False, "Young": True})
-    assert torch.equal(swapped.w[1::2], latents.w[1::2])
-    assert torch.equal(swapped.w[::2], model.edit(latents, {"Smiling": False, "Young": True}).w[::2])
-    with pytest.raises(ValueError, match="choose one"):
-        editor.edit(noise(), {"Smiling": True, "Young": True})

@@ -63,7 +63,7 @@ class Oracle(Faultless):
 
     def __init__(self, data: AttributeData, kinds=True):
         super().__init__(data.attributes)
-        self.data, self.kinds = data, kinds
+        self.data, self.kinds, self.config.shape = data, kinds, data.shape
         self.rows = {x.numpy().tobytes(): row for row, (x, _) in enumerate(data)}
 
     def encode(self, x, y=None):

@@ -254,18 +254,6 @@ def test_each_optimiser_has_the_betas_of_its_minimisation_and_the_critic_its_own
     assert found["critic"]["lr"] == 2e-4
 
 
-def test_the_critic_s_rate_follows_the_schedule_and_the_adversary_s_is_constant(build, data):
-    trainer = Trainer(build(parts={"critic": {}}), replace(CONFIG, schedule="cosine"), data(), quiet=True)
-    x, y = data().batch(range(12))
-    for batch in (trainer.last_batch // 2, trainer.last_batch - 1):
-        trainer.train_step(x, y, batch)
-        factor = learning_rate_factor("cosine", batch, trainer.last_batch, trainer.batches_per_epoch)
-        rates = {name: o.param_groups[0]["lr"] for name, o in trainer.optimizers.items()}
-        assert rates["critic"] == pytest.approx(2e-4 * factor)
-        assert rates["generative"] == pytest.approx(CONFIG.learning_rate * factor)
-        assert rates["adversary"] == CONFIG.adversary_learning_rate
-
-
 def test_without_decay_the_average_is_the_model():
     trainer, result = fit(config=replace(CONFIG, ema_decay=0.0))
     assert_equal_to_the_bit(result.state_dict(), trainer.objective.model.state_dict())

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
+from csvae_hub.training.config import TrainerConfig, learning_rate_factor
 from csvae_hub.training.parts.critic import BETAS, LEARNING_RATE, R1, R1_EVERY, RISE, Network, exclusions
+from csvae_hub.training.trainer import Trainer
 
 GRIDS = {"a vector": {}, "a grid": {"z_grid": 4, "z_dim": 32}}
 TERMS = ("realism", "recognition", "matching", "locality")
@@ -206,3 +208,16 @@ def test_a_critic_needs_the_training_data(build):
 
     with pytest.raises(ConfigError, match=r"^parts\.critic: expected training data"):
         Objective(build().model, None, [(type(part_of(build(parts={"critic": {}}))), None)])
+
+
+def test_the_critic_s_rate_follows_the_schedule_and_the_adversary_s_is_constant(build, data):
+    config = TrainerConfig(epochs=4, batch_size=12, schedule="cosine")
+    trainer = Trainer(build(parts={"critic": {}}), config, data(), quiet=True)
+    x, y = data().batch(range(12))
+    for batch in (trainer.last_batch // 2, trainer.last_batch - 1):
+        trainer.train_step(x, y, batch)
+        factor = learning_rate_factor("cosine", batch, trainer.last_batch, trainer.batches_per_epoch)
+        rates = {name: o.param_groups[0]["lr"] for name, o in trainer.optimizers.items()}
+        assert rates["critic"] == pytest.approx(LEARNING_RATE * factor)
+        assert rates["generative"] == pytest.approx(config.learning_rate * factor)
+        assert rates["adversary"] == config.adversary_learning_rate
