@@ -120,7 +120,7 @@ class Watch:
         now, count = time.time(), 0
         paths = [
             Path(where, name) for where, _, names in os.walk(self.folder) for name in names
-        ]  # passes gone ones over
+        ]
         for path in paths:
             with suppress(OSError):  # it goes meanwhile
                 if path.is_file():
