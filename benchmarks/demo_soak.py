@@ -118,9 +118,7 @@ class Watch:
     def look(self) -> None:
         """Looks once."""
         now, count = time.time(), 0
-        paths = [
-            Path(where, name) for where, _, names in os.walk(self.folder) for name in names
-        ]
+        paths = [Path(where, name) for where, _, names in os.walk(self.folder) for name in names]
         for path in paths:
             with suppress(OSError):  # it goes meanwhile
                 if path.is_file():
