@@ -18,6 +18,7 @@ from csvae_hub.editing.blending import Paste, check_paste
 from csvae_hub.errors import ImageError
 from csvae_hub.images import load_images, to_picture
 from csvae_hub.models.editable import AttributeModel, Value
+from csvae_hub.models.groups import group_of
 from csvae_hub.models.latents import Latents
 
 WORDS = ("flip", "random", "sample")
@@ -118,8 +119,7 @@ class RandomSetAttribute(v2.Transform):
 
     def _absent(self, model: AttributeModel) -> dict[str, Value]:
         """The edit that makes the attribute absent; in an exclusive group a random other member becomes present."""
-        group = next((group for group in model.config.exclusive if self.name in group), ())
-        others = [name for name in group if name != self.name]
+        others = [name for name in group_of(self.name, model.config.exclusive) if name != self.name]
         return {others[int(torch.randint(len(others), (), device="cpu"))]: True} if others else {self.name: False}
 
 

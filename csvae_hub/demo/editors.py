@@ -20,12 +20,11 @@ class Editors:
         self.first, self._device, self._detector = model, device, YuNet()
         self._lock = threading.Lock()
         self._loaded: dict[str, FaceEditor] = {}
-        configs = {name: hub.read_config(hub.resolve(name)) for name in hub.list_packaged() if name != model}
-        others = {name: config["attributes"] for name, config in configs.items() if len(config["shape"]) == 3}
-        self.attributes = {model: self[model].model.attributes, **others}
+        others = {name: hub.read_model_config(hub.resolve(name)) for name in hub.list_packaged() if name != model}
+        configs = {model: self[model].model.config, **{name: c for name, c in others.items() if c.is_image}}
+        self.attributes = {name: config.attributes for name, config in configs.items()}
         """By the models' names."""
-        groups = {name: tuple(map(tuple, configs[name].get("exclusive", ()))) for name in others}
-        self.groups: dict[str, tuple[tuple[str, ...], ...]] = {model: self[model].model.config.exclusive, **groups}
+        self.groups = {name: config.exclusive for name, config in configs.items()}
         """Attributes that exclude one another, by the models' names."""
 
     def __getitem__(self, name: str) -> FaceEditor:

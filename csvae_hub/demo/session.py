@@ -20,6 +20,7 @@ from csvae_hub.editing.xmp import history
 from csvae_hub.errors import ImageError
 from csvae_hub.images import open_picture, to_picture
 from csvae_hub.models import Latents
+from csvae_hub.models.groups import group_of
 from csvae_hub.opening import opened
 
 VIEW_SIDE = 1024
@@ -84,7 +85,7 @@ class Session:
     def become(self, name: str) -> None:
         """Makes a member of an exclusive group present and the others absent, and shows its plane."""
         self.show(name)
-        changes, group = self._changes[self.face], self._group(name)
+        changes, group = self._changes[self.face], group_of(name, self.editor.model.config.exclusive)
         self._changes[self.face] = {n: value for n, value in changes.items() if n not in group} | {name: True}
 
     def member(self, group: Sequence[str]) -> str:
@@ -185,9 +186,6 @@ class Session:
 
     def _present(self) -> Latents:
         return self.editor.model.edit(self._own(), self._changes[self.face])
-
-    def _group(self, name: str) -> tuple[str, ...]:
-        return next((group for group in self.editor.model.config.exclusive if name in group), ())
 
     def _ends(self, name: str) -> tuple[Point, Point]:
         """The points of the plane that stand for absent and for present."""

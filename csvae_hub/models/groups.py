@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -53,17 +54,21 @@ def with_groups(values: Mapping[str, Any], groups: Iterable[tuple[str, ...]]) ->
     return found
 
 
-def together(values: Mapping[str, Any], groups: Iterable[tuple[str, ...]]) -> list[dict[str, Any]]:
+def together(values: Mapping[str, Any], groups: Sequence[tuple[str, ...]]) -> list[dict[str, Any]]:
     """The values in parts that can be set one after the other: those of one group together, every other alone.
 
     >>> together({"Happy": False, "Hat": True, "Sad": True}, [("Happy", "Sad")])
     [{'Happy': False, 'Sad': True}, {'Hat': True}]
     """
-    group_of = {name: group for group in groups for name in group}
-    parts: dict[Any, dict[str, Any]] = {}
+    parts: dict[tuple[str, ...], dict[str, Any]] = {}
     for name, value in values.items():
-        parts.setdefault(group_of.get(name, name), {})[name] = value
+        parts.setdefault(group_of(name, groups) or (name,), {})[name] = value
     return list(parts.values())
+
+
+def group_of(name: str, groups: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The group that has this member; none, an empty one."""
+    return next((group for group in groups if name in group), ())
 
 
 def _kind(value: Any, borrowed: bool = False) -> str:
@@ -72,8 +77,8 @@ def _kind(value: Any, borrowed: bool = False) -> str:
         return "present" if value else "absent"
     if isinstance(value, str) and value == "sample":
         return "present"
-    number = isinstance(value, int | float | np.number | list | tuple)
-    point = isinstance(value, Tensor | np.ndarray) and value.ndim <= 2
-    if number or point:
+    is_array = isinstance(value, Tensor | np.ndarray)
+    is_grey_picture = isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype == np.uint8
+    if isinstance(value, Real | list | tuple) or (is_array and value.ndim <= 2 and not is_grey_picture):
         return "number"
     return "borrowed" if borrowed else "present"

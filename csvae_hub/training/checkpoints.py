@@ -33,7 +33,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Progress:
-    """What progress.json says of a checkpoint.
+    """The content of progress.json.
 
     batches: done so far.
     elapsed: seconds of training.

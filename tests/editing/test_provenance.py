@@ -24,7 +24,6 @@ KINDS = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".gif":
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory):
     """A certificate with the one that vouches for it, its key, and a key of another."""
-    pytest.importorskip("c2pa")
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

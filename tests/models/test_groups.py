@@ -100,8 +100,10 @@ def test_one_that_becomes_present_makes_the_others_absent(values, expected):
     assert with_groups(values, []) == values
 
 
-def test_a_picture_lends_all_members_of_its_group():
-    picture = Image.new("L", (48, 48))
+@pytest.mark.parametrize(
+    "picture", [Image.new("L", (48, 48)), np.zeros((48, 48), np.uint8), torch.zeros(1, 1, 48, 48)], ids=type
+)
+def test_a_picture_lends_all_members_of_its_group(picture):
     assert with_groups({"Happy": picture}, [GROUP]) == {"Happy": picture, "Neutral": picture, "Sad": picture}
 
 

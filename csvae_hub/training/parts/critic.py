@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from csvae_hub.config import check
+from csvae_hub.distributions import attributes
+from csvae_hub.losses import cross_entropy
 from csvae_hub.training.parts._common import Edited, switch_one_attribute
 from csvae_hub.training.steps import Minimisation, Objective, Part, Step, asked
 
@@ -64,7 +66,7 @@ class Network(nn.Module):
 
 
 def exclusions(labels: Tensor) -> Tensor:
-    """Which attributes do not go together: (k, 2, k, 2) of labels (N, k), NaN where missing.
+    """The values of attributes that do not go together: bool (k, 2, k, 2) of labels (N, k), NaN where missing.
 
     [i, a, j, b] is true where fewer than 2 % of the pictures with y_i = a have y_j = b.
     """
@@ -120,10 +122,12 @@ class Critic(Part):
             *_, of_real = self.net(step.x, y)
         distances = [_per_example(f[:batch] - r) for f, r in zip(features, of_real, strict=True)]
         again = model.q_z(model.backbone.encode(edited), edit.wished).mean
-        counted = 1 + (SWITCHED - 1) * F.one_hot(edit.which, y.shape[1])
+        read = attributes(logits[batch:], model.config.groups)
+        asked_for = wished.masked_fill(wished == 0.5, torch.nan)
+        switched = asked_for.masked_fill(F.one_hot(edit.which, y.shape[1]) == 0, torch.nan)
         terms = {
             "realism": 0.5 * F.softplus(-score[:batch]) + F.softplus(-score[batch:]),
-            "recognition": _cross_entropy(logits[batch:], wished, counted),
+            "recognition": cross_entropy(read, asked_for) + (SWITCHED - 1) * cross_entropy(read, switched),
             "matching": MATCHING * torch.stack(distances).mean(0),
             "locality": _per_example(edited - decoded[rows]) + 0.1 * (again - edit.latents.z.detach()).square().mean(1),
         }
@@ -142,7 +146,8 @@ class Critic(Part):
         real, of_decoded, of_edited, of_wrong = score.split([len(x), half, len(x), len(wrong)])
         loss = F.softplus(-real).mean() + DECODED * F.softplus(of_decoded).mean()
         loss = loss + EDITED * F.softplus(of_edited).mean() + WRONG * F.softplus(of_wrong).mean()
-        loss = loss + _cross_entropy(logits[: len(x)], y).mean() / y.shape[1]
+        read = attributes(logits[: len(x)], step.objective.model.config.groups)
+        loss = loss + cross_entropy(read, y).mean() / y.shape[1]
         if self.steps % R1_EVERY == 0:
             some = x[:half].detach().requires_grad_(True)
             (gradient,) = torch.autograd.grad(self.net(some, y[:half])[0].sum(), some, create_graph=True)
@@ -157,11 +162,6 @@ class Critic(Part):
         excluded = of_switched.gather(2, classes[:, :, None])[:, :, 0]
         excluded[rows, edit.which] = False
         return edit.wished.masked_fill(excluded, 0.5)
-
-
-def _cross_entropy(logits: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Binary cross entropy (B,) of y (B, k) in nats, weighted (B, k), without the attributes that are ½."""
-    return (F.binary_cross_entropy_with_logits(logits, y, weight, reduction="none") * (y != 0.5)).sum(1)
 
 
 def _per_example(difference: Tensor) -> Tensor:
