@@ -174,11 +174,15 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert cache_folder(tmp_path / "given") == tmp_path / "given"
 
 
-def test_one_channel_is_grey_and_has_a_cache_of_its_own(folder, cache):
+def test_one_channel_is_grey_and_has_a_cache_of_its_own(folder, cache, monkeypatch):
     grey = load_pictures(folder, FILES[:2], 16, cache, channels=1)
     colour = load_pictures(folder, FILES[:2], 16, cache)
     assert (grey.shape, colour.shape) == ((2, 1, 16, 16), (2, 3, 16, 16))
     with Image.open(folder / FILES[0]) as picture:
         np.testing.assert_array_equal(grey[0, 0], np.asarray(picture.convert("L")))
+    decoded = count_decodes(monkeypatch)
+    np.testing.assert_array_equal(load_pictures(folder, FILES[:2], 16, cache, channels=1), grey)
+    np.testing.assert_array_equal(load_pictures(folder, FILES[:2], 16, cache), colour)
+    assert decoded == []
     with pytest.raises(DataError, match=r"channels: expected 1 \(grey\) or 3 \(RGB\), got 2"):
         load_pictures(folder, FILES, 16, cache, channels=2)

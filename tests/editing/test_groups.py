@@ -29,7 +29,7 @@ class Finder:
 def build():
     torch.manual_seed(0)
     backbone = BackboneConfig(width=4, features=16)
-    names, group = ("Smiling", "Hat", "Young"), ("Smiling", "Young")
+    names, group = ("Smiling", "Hat", "Young", "Old"), ("Smiling", "Young", "Old")
     model = create_model(ModelConfig(names, shape=(3, 16, 16), z_dim=8, backbone=backbone, exclusive=(group,)))
     with torch.no_grad():
         for parameter in (*model.parameters(), model.class_means):
@@ -51,14 +51,17 @@ def packed(image):
 def test_a_group_is_set_as_one_and_left_as_it_is_where_all_that_is_asked_is_so():
     model = build()
     editor = FaceEditor(model, Finder())
-    latents = model.encode(torch.rand(6, 3, 16, 16), torch.tensor([[1.0, 1, 0], [0, 0, 1]]).repeat(3, 1))
+    y = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 1]]).repeat(2, 1)  # smiling, young, old
+    latents = model.encode(torch.rand(6, 3, 16, 16), y)
     found = editor.edit_latents(latents, {"Smiling": True})
     expected = model.edit(latents, {"Smiling": True})
-    assert torch.equal(found.w[::2], latents.w[::2])  # they smile already
-    assert torch.equal(found.w[1::2], expected.w[1::2])
+    assert torch.equal(found.w[::3], latents.w[::3])  # they smile already
+    assert torch.equal(found.w[y[:, 0] == 0], expected.w[y[:, 0] == 0])
     swapped = editor.edit_latents(latents, {"Smiling": False, "Young": True})
-    assert torch.equal(swapped.w[1::2], latents.w[1::2])
-    assert torch.equal(swapped.w[::2], model.edit(latents, {"Smiling": False, "Young": True}).w[::2])
+    assert torch.equal(swapped.w[1::3], latents.w[1::3])
+    changed = y[:, 2] == 0  # of the old, who don't smile, a part of the wish is so already
+    assert torch.equal(swapped.w[changed], model.edit(latents, {"Smiling": False, "Young": True}).w[changed])
+    assert not torch.equal(swapped.w[2], latents.w[2])
     with pytest.raises(ValueError, match="choose one"):
         editor.edit(noise(), {"Smiling": True, "Young": True})
 
@@ -66,7 +69,7 @@ def test_a_group_is_set_as_one_and_left_as_it_is_where_all_that_is_asked_is_so()
 def test_a_member_of_a_group_is_chosen_and_ends_the_others():
     model = build()
     here = Session(FaceEditor(model, Finder()), packed(noise()))
-    group = ("Smiling", "Young")
+    (group,) = model.config.exclusive
     seen = here.member(group)
     other = next(name for name in group if name != seen)
     here.move("Hat", 1.3)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from csvae_hub.config import BackboneConfig, ModelConfig, from_dict, to_dict
-from csvae_hub.distributions import attributes, most_likely
+from csvae_hub.distributions import attributes, log_odds, most_likely
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import AttributeModel, create_model, list_models
 from csvae_hub.models.groups import with_groups
@@ -55,6 +55,14 @@ def test_a_group_is_a_categorical_and_the_rest_are_bernoullis():
     assert torch.equal(most_likely(q_y)[:, columns].argmax(1), logits[:, columns].argmax(1))
     assert (most_likely(q_y)[:, columns].sum(1) == 1).all()
     assert torch.equal(most_likely(q_y)[:, 2], (logits[:, 2] > 0).float())
+
+
+def test_the_log_odds_are_those_of_each_attribute_s_probability():
+    logits = torch.randn(6, 4)
+    for groups in ([], [[0, 1, 3]]):
+        q_y = attributes(logits, groups)
+        torch.testing.assert_close(log_odds(q_y), q_y.mean.logit(), rtol=1e-4, atol=1e-5)
+    assert log_odds(attributes(torch.tensor([[1e4, -1e4]]), [[0, 1]])).isfinite().all()
 
 
 def test_the_entropy_of_a_group_is_at_most_the_logarithm_of_its_size():
