@@ -146,7 +146,7 @@ class PosteriorY(nn.Sequential):
     """q(y | x) on features (B, features), the attribute classifier (ours), with one hidden layer."""
 
     def __init__(self, features: int, attributes: int, groups: distributions.Groups = ()) -> None:
-        super().__init__(*mlp(features, features // 2, attributes))
+        super().__init__(*mlp(features, max(1, features // 2), attributes))
         self.features, self.groups = features, groups
 
     def forward(self, input: Tensor) -> Independent:  # noqa: A002

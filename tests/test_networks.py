@@ -193,3 +193,10 @@ def test_the_decoder_of_vectors_is_not_squashed():
     backbone = create_backbone(BackboneConfig("mlp", 8, features=8), (5,), 4, 2)
     z, w = 50 * torch.randn(20, 4), torch.randn(20, 2)
     assert torch.equal(Decoder(backbone, LikelihoodConfig())(z, w).mean, backbone.decode(z, w))
+
+
+@pytest.mark.parametrize("features", [1, 2, 3])
+def test_a_classifier_of_few_features_has_a_hidden_layer_too(features):
+    net = PosteriorY(features, 2)
+    assert all(p.numel() for p in net.parameters())
+    assert net(torch.randn(4, features)).mean.shape == (4, 2)
