@@ -4,7 +4,7 @@
 #     benchmarks/train_on_gpu.sh DATA OUT [further arguments of train_on_gpu.py]
 #
 # DATA holds unpack.py and celeba128-pack.npz, or the pack in parts (split -b 28M celeba128-pack.npz part-), for a machine
-# to which little can be carried at once. OUT gets weights/, grid.png and progress.json, every two minutes and at the end.
+# to which little can be carried at once. OUT gets weights/ and grid.png, every two minutes and at the end.
 set -euo pipefail
 data=$1 out=$2
 shift 2

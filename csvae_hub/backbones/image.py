@@ -18,6 +18,7 @@ from csvae_hub.config import BackboneConfig, check, stage_sizes
 class ImageBackbone(Backbone):
     """Encoder and decoder for square images; a subclass says what each stage holds beside its change of size.
 
+    With a grid of z the stages below it are bare: they serve the features alone. The decoder begins with a stage at it.
     The last doubling is a pixel shuffle (Shi et al. 2016): convolutions at full resolution would take most of the time.
     """
 
@@ -33,9 +34,9 @@ class ImageBackbone(Backbone):
         self.z_grid, self.smallest = z_grid, sizes[-1]
         self.map_channels = down[sizes.index(z_grid)] if z_grid > 1 else 0
         self.down = nn.ModuleList()
-        for inputs, outputs in zip([shape[0], *down], down, strict=False):
+        for inputs, outputs, side in zip([shape[0], *down], down, sizes, strict=False):
             self.down.append(ConvBlock(inputs, outputs, stride=2))
-            self.down.extend(self.extra_blocks(outputs, 0))
+            self.down.extend(self.extra_blocks(outputs, 0) if side >= z_grid else [])
         self.features = nn.Linear(down[-1] * self.smallest**2, config.features)
         self.features_norm = nn.BatchNorm1d(config.features)
         if z_grid > 1:
@@ -44,7 +45,7 @@ class ImageBackbone(Backbone):
         else:
             self.start = nn.Linear(z_dim + condition_dim, up[0] * self.smallest**2)
         self.start_block = ConvBlock(up[0], up[0], condition_dim=film)
-        self.up = nn.ModuleList()
+        self.up = nn.ModuleList(self.extra_blocks(up[0], film) if z_grid > 1 else [])
         for inputs, outputs in itertools.pairwise(up):
             self.up.append(ConvBlock(inputs, outputs, upsample=True, condition_dim=film))
             self.up.extend(self.extra_blocks(outputs, film))

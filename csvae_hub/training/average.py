@@ -13,9 +13,10 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, batch: in
     Early on the decay is bounded by (1 + batch) / (10 + batch), so that the start is forgotten. Integers are copied.
     """
     weight = 1 - min(decay, (1 + batch) / (10 + batch))
-    current = model.state_dict()
-    for key, value in average.state_dict().items():
-        if value.is_floating_point() and weight < 1:
-            value.lerp_(current[key], weight)
-        else:
-            value.copy_(current[key])
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    moving = [pair for pair in pairs if weight < 1 and pair[0].is_floating_point()]
+    if moving:
+        torch._foreach_lerp_([value for value, _ in moving], [current for _, current in moving], weight)
+    for value, current in pairs:
+        if weight == 1 or not value.is_floating_point():
+            value.copy_(current)

@@ -71,8 +71,8 @@ class Minimisation:
     losses: Callable[[Step], Iterator[Tensor]]
     weight: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
-    learning_rate: float | None = None
-    """It follows the schedule of the model's. By default `TrainerConfig.adversary_learning_rate`, which is constant."""
+    with_model: bool = False
+    """Whether its learning rate is always the model's; else `TrainerConfig.adversary_learning_rate`, a constant."""
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,7 @@ class Trainer:
         self.average = copy.deepcopy(objective.model).eval()
         self.optimizers = {"generative": self._generative_optimizer()}
         for game in objective.minimisations:
-            rate = game.learning_rate or config.adversary_learning_rate
-            self.optimizers[game.name] = self._optimizer(game.parameters, rate, game.betas)
+            self.optimizers[game.name] = self._optimizer(game.parameters, config.adversary_learning_rate, game.betas)
         self.batches_per_epoch = max(1, len(train_data) // config.batch_size)  # a last part of a batch is left out
         check(objective.rest_epochs < config.epochs, "parts.rest.epochs", "fewer than epochs", objective.rest_epochs)
         self.last_batch = config.epochs * self.batches_per_epoch
@@ -129,9 +128,8 @@ class Trainer:
         )  # fmt: skip
         start, end = (self.rest_at, self.last_batch) if batch >= self.rest_at else (0, self.rest_at)
         factor = learning_rate_factor(self.config.schedule, batch - start, end - start, self.batches_per_epoch)
-        own = {game.name: game.learning_rate for game in objective.minimisations if game.learning_rate}
-        for name, rate in {"generative": self.config.learning_rate, **own}.items():
-            self.optimizers[name].param_groups[0]["lr"] = rate * factor
+        for name in ["generative", *(game.name for game in objective.minimisations if game.with_model)]:
+            self.optimizers[name].param_groups[0]["lr"] = self.config.learning_rate * factor
         with autocast:
             loss, step = objective.generative_step(x, y)
         self._descend("generative", loss)

@@ -45,7 +45,8 @@ def switch_one_attribute(step: Step, donors: float) -> Edited:
         means = replace(means, w=step.out.q_w.mean.detach())
     model.update_class_means(means)
     device = latents.z.device
-    which, every = torch.randint(k, (batch,), device=device), torch.arange(batch, device=device)
+    drawn = torch.randint(k, (batch,))  # on the host, which is to know how many there are of each
+    which, every = drawn.to(device), torch.arange(batch, device=device)
     wished = latents.y.clone()
     wished[every, which] = 1 - wished[every, which]
     for group in map(torch.tensor, model.config.groups):
@@ -65,7 +66,8 @@ def switch_one_attribute(step: Step, donors: float) -> Edited:
         target = replace(target, w=points)
     rows = which.argsort()
     parts: list[Latents] = []
-    for i, group in enumerate(rows.split(torch.bincount(which, minlength=k).tolist())):
+    counted = which if model.config.groups else drawn
+    for i, group in enumerate(rows.split(torch.bincount(counted, minlength=k).tolist())):
         if len(group):
             parts.append(model.edit_latents(latents[group], model.attributes[i], target[group], None))
     edited = Latents.cat(parts)

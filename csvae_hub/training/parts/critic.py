@@ -23,7 +23,7 @@ from csvae_hub.losses import cross_entropy
 from csvae_hub.training.parts._common import Edited, switch_one_attribute
 from csvae_hub.training.steps import Minimisation, Objective, Part, Step, asked
 
-WIDTH, LEARNING_RATE, BETAS = 48, 2e-4, (0.0, 0.99)
+WIDTH, BETAS = 48, (0.0, 0.99)
 R1, R1_EVERY = 0.2, 16
 DECODED, EDITED, WRONG = 0.3, 0.5, 0.2
 """Shares of the three kinds of fakes in the critic's loss: decoded, edited, real with wrong attributes."""
@@ -104,9 +104,7 @@ class Critic(Part):
         self.register_buffer("exclusions", exclusions(torch.from_numpy(data.labels)))
         self.edited: tuple[Tensor, Tensor, Tensor] | None = None
         parameters = list(self.net.parameters())
-        objective.minimisations.append(
-            Minimisation("critic", parameters, self.losses, betas=BETAS, learning_rate=LEARNING_RATE)
-        )
+        objective.minimisations.append(Minimisation("critic", parameters, self.losses, betas=BETAS, with_model=True))
         objective.betas = (0.5, 0.99)
 
     def terms(self, step: Step) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
 from csvae_hub.training.config import TrainerConfig, learning_rate_factor
-from csvae_hub.training.parts.critic import BETAS, LEARNING_RATE, R1, R1_EVERY, RISE, Network, exclusions
+from csvae_hub.training.parts.critic import BETAS, R1, R1_EVERY, RISE, Network, exclusions
 from csvae_hub.training.trainer import Trainer
 
 GRIDS = {"a vector": {}, "a grid": {"z_grid": 4, "z_dim": 32}}
@@ -72,7 +72,7 @@ def test_the_critic_s_loss_is_its_equation(objective, batch):
     )
     (loss,) = game.losses(step)
     torch.testing.assert_close(loss, expected)
-    assert (game.weight, game.betas, game.learning_rate) == (1.0, BETAS, LEARNING_RATE)
+    assert (game.weight, game.betas, game.with_model) == (1.0, BETAS, True)
     assert (wished[4:] != y[rows[4:]]).any(1).all()  # what the pictures beside them are not
 
 
@@ -218,6 +218,6 @@ def test_the_critic_s_rate_follows_the_schedule_and_the_adversary_s_is_constant(
         trainer.train_step(x, y, batch)
         factor = learning_rate_factor("cosine", batch, trainer.last_batch, trainer.batches_per_epoch)
         rates = {name: o.param_groups[0]["lr"] for name, o in trainer.optimizers.items()}
-        assert rates["critic"] == pytest.approx(LEARNING_RATE * factor)
+        assert rates["critic"] == pytest.approx(config.learning_rate * factor)
         assert rates["generative"] == pytest.approx(config.learning_rate * factor)
         assert rates["adversary"] == config.adversary_learning_rate
