@@ -25,10 +25,11 @@ def likelihood(name: str, mean: Tensor, scale: float) -> Independent:
     """
     events = mean.ndim - 1
     base: Distribution
+    on_device = mean.new_full((), scale)  # of a number torch would make a tensor on the CPU, and wait for its copy
     if name == "gaussian":
-        base = Normal(mean, scale, validate_args=False)
+        base = Normal(mean, on_device, validate_args=False)
     elif name == "laplace":
-        base = Laplace(mean, scale, validate_args=False)
+        base = Laplace(mean, on_device, validate_args=False)
     else:
         base = Bernoulli(probs=mean.clamp(1e-6, 1 - 1e-6), validate_args=False)
     return Independent(base, events, validate_args=False)
@@ -98,10 +99,12 @@ class Exclusive(Distribution):
 
     def _filled(self, plain: Tensor, function: Callable[..., Tensor], *others: Tensor) -> Tensor:
         """`plain` with the columns of each group replaced by the function of its logits."""
-        filled = plain.clone()
+        columns = list(plain.unbind(-1))  # column by column: a list as an index would be copied to a GPU each time
         for group in self.groups:
-            filled[..., group] = function(self.logits[..., group], *(other[..., group] for other in others)).to(plain)
-        return filled
+            parts = [torch.stack([given[..., i] for i in group], -1) for given in (self.logits, *others)]
+            for i, column in zip(group, function(*parts).to(plain).unbind(-1), strict=True):
+                columns[i] = column
+        return torch.stack(columns, -1)
 
 
 def draw(q: Independent, generator: torch.Generator | None = None) -> Tensor:

@@ -93,7 +93,6 @@ class Couplings(nn.Module):
         super().__init__()
         bits = (dim - 1).bit_length()
         place = torch.arange(dim)
-        self.halves: list[tuple[Tensor, Tensor]] = []
         self.nets = nn.ModuleList()
         for layer in range(layers):
             moves = (place // 2 ** (layer // 2 % bits) + layer) % 2 == 0
@@ -101,13 +100,16 @@ class Couplings(nn.Module):
             last = nn.Linear(width, 2 * len(moved))
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-            self.halves.append((told, moved))
+            # buffers, so that they are where the weights are; not saved, since they follow from the sizes
+            self.register_buffer(f"told_{layer}", told, persistent=False)
+            self.register_buffer(f"moved_{layer}", moved, persistent=False)
             self.nets.append(nn.Sequential(mlp(len(told) + attributes, width, width), nn.ReLU(), last))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The changed x (B, dim), and the log of the change's Jacobian determinant (B,)."""
         log_det = x.new_zeros(x.shape[0])
-        for (told, moved), net in zip(self.halves, self.nets, strict=True):
+        for layer, net in enumerate(self.nets):
+            told, moved = self.get_buffer(f"told_{layer}"), self.get_buffer(f"moved_{layer}")
             told_x = x[:, told]
             if y is None:
                 out = net(told_x)
@@ -116,7 +118,7 @@ class Couplings(nn.Module):
                 out = torch.sub(*net(both).unflatten(0, (2, -1)).unbind())
             shift, raw = out.chunk(2, dim=1)
             log_scale = raw.tanh()
-            x = x.index_copy(1, moved.to(x.device), (x[:, moved] + shift) * log_scale.exp())
+            x = x.index_copy(1, moved, (x[:, moved] + shift) * log_scale.exp())
             log_det = log_det + log_scale.sum(1)
         return x, log_det
 

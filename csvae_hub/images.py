@@ -117,7 +117,8 @@ def load_images(
     Kinds: a path; a PIL image of any mode; a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a float tensor in
     [0, 1], (C, H, W) or (B, C, H, W) with C of 3 or 1; a list or tuple of these. EXIF rotation is obeyed. float32
     RGB tensors of the preprocessor's size pass through to the bit. Without a device the batch is where the
-    first tensor is, or on the CPU. In compiled code the values of tensors are not checked.
+    first tensor is, or on the CPU. The values of tensors are not checked on a GPU, since reading them halts it, nor in
+    compiled code.
 
     Raises:
         ImageError: something that is none of these, cannot be read, or has a shape, type or range that can't be right.
@@ -253,7 +254,7 @@ def _check_floats(image: Tensor) -> None:
         )
         raise ImageError(f"{expected} with C of 3 (or 1, grey), got shape {shape}: {remedy}")
     check_side(image.shape[-1], image.shape[-2])
-    if torch.compiler.is_compiling():  # reading values would halt the device, and can't be traced
+    if torch.compiler.is_compiling() or image.device.type != "cpu":  # reading values would halt the device
         return
     low, high = (value.item() for value in image.detach().aminmax())
     if not (np.isfinite(low) and np.isfinite(high)):

@@ -118,8 +118,8 @@ class CSVAE(AttributeModel):
         if isinstance(found, Latents):
             point = found.w[:, found.index(name)].expand(latents.w.shape[0], -1)
         elif isinstance(found, str):
-            p_w = self.prior_w(torch.ones_like(latents.y))
-            drawn = noise((latents.w.shape[0], self.config.w_dim), generator).to(latents.w)
+            p_w = self.prior_w(torch.ones_like(latents.y, device=self.device))
+            drawn = noise((latents.w.shape[0], self.config.w_dim), generator).to(p_w.mean)
             point = p_w.mean[:, i] + p_w.stddev[:, i] * drawn
         elif found.ndim:
             point = found

@@ -146,7 +146,7 @@ class AttributeModel(Pretrained, Model, ABC):
             latents = self.latents_of_parts(latents, w, y)
         elif w is not None or y is not None:
             raise ValueError("decode(latents) holds w and y already: use decode(latents), or decode(z, ...)")
-        return self.p_x_given(latents).mean
+        return self.p_x_given(latents.to(self.device)).mean
 
     def set_attribute(
         self, images: Any, name: str, value: Value = True, *, generator: torch.Generator | None = None

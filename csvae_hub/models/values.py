@@ -47,7 +47,7 @@ def parse_value(
         the gradient of a tensor.
 
     Raises:
-        ValueError: the value can't be understood, or is not finite.
+        ValueError: the value can't be understood, or is not finite (a tensor on a GPU is not looked at).
     """
     w_dim = latents.w.shape[-1]
     value = plain(value, name) if isinstance(value, str) else value
@@ -64,10 +64,11 @@ def parse_value(
         if found.ndim == 1 and (len(found) != w_dim or not w_dim):
             expected = f"{w_dim} coordinates" if w_dim else "a number, since this model has no subspaces"
             raise ValueError(f"value for {name!r}: expected {expected}, got {len(found)}: {value!r}")
-        found = found.to(latents.w)
-        if not torch.compiler.is_compiling() and not found.isfinite().all():
+        found = found.to(latents.w.dtype)
+        if found.device.type == "cpu" and not torch.compiler.is_compiling() and not found.isfinite().all():
             raise ValueError(f"value for {name!r}: expected finite numbers, got {value!r}")
-        return found
+        # only a caller's own tensor may change before it has arrived
+        return found.to(latents.w.device, non_blocking=latents.w.is_cuda and not isinstance(value, Tensor))
     if isinstance(value, Path) or hasattr(value, "shape") or hasattr(value, "size"):
         return parse_value(encode(value), name, latents, encode)
     coordinates = f"{w_dim} coordinates, " if w_dim else ""
