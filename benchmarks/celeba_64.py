@@ -70,7 +70,7 @@ def main() -> None:
 def history(folder: Path) -> dict[str, Any]:
     """The records of how weights were trained, and before them those of the weights that they started from, by name."""
     record = hub.read_json(folder / "training.json")
-    if "trainer" not in record:
+    if all(isinstance(value, dict) for value in record.values()):
         return record  # of several trainings already
     initial = record.pop("initial", None)
     return {**(history(hub.resolve(initial)) if initial else {}), folder.parent.name: record}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -185,6 +186,16 @@ def test_other_models_and_larger_ones_are_refused_before_anything_is_written(scr
     assert not (tmp_path / "weights").exists()
 
 
+@pytest.mark.parametrize("record", [{"trainer": {"epochs": 2}, "examples": 9}, {"batches": 5, "device": "a GPU"}])
+def test_the_record_of_a_training_gets_its_name_and_those_of_several_stay(script, tmp_path, record):
+    folder = tmp_path / "long" / "model"
+    folder.mkdir(parents=True)
+    hub.write_json(folder / "training.json", record)
+    assert script.history(folder) == {"long": record}
+    hub.write_json(folder / "training.json", {"first": record, "then": record})
+    assert script.history(folder) == {"first": record, "then": record}
+
+
 @pytest.mark.parametrize(
     ("below", "sad", "mlp", "met"),
     [
@@ -211,6 +222,55 @@ def test_a_matrix_has_a_row_for_each_member_and_dashes_for_none(script):
         "| Happy | 51 | 0 |",
         "| Sad | – | 100 |",
     ]
+
+
+# -- the page -----------------------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs/expressions.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 3
+    monkeypatch.chdir(tmp_path)
+    if not FOLDER.is_dir():
+        torch.manual_seed(0)
+        backbone = BackboneConfig(width=4, features=8)
+        config = ModelConfig(NAMES, shape=(1, 48, 48), z_dim=4, backbone=backbone, exclusive=(NAMES,))
+        model = create_model(config)
+        with torch.no_grad():
+            model.class_means += torch.randn(model.class_means.shape)
+            model.q_y[-1].bias[NAMES.index("Happy")] += 20
+        model.save_pretrained("expressions-48")
+    with Image.open(PHOTO) as picture:
+        photo = picture.convert("RGB")
+    photo.save("photo.jpg", quality=95)
+    (face,) = YuNet().detect(photo)
+    aligned(photo, face.landmarks, Preprocessor(48, landmarks=LANDMARKS)).save("face.png")
+    found = {}
+    exec(compile("\n".join(examples), "docs/expressions.md", "exec"), found)
+    assert capsys.readouterr().out.endswith("got Happy and Sad: choose one\n")
+    assert found["seen"] == "Happy"
+    assert sum(found["chances"].values()).item() == pytest.approx(1, abs=1e-5)
+    assert found["faces"].shape == (1, 1, 48, 48)
+    assert torch.equal(found["sad"].z, found["latents"].z)
+    assert torch.equal(
+        found["calm"].w[0, NAMES.index("Neutral")], found["model"].class_means[NAMES.index("Neutral"), 1]
+    )
+    assert (found["broad"].w != found["happy"].w).sum() == 2
+    with Image.open("surprise.jpg") as edited:
+        assert edited.size == photo.size
+        assert edited.mode == "RGB"
+
+
+def test_the_figures_of_the_frame_on_the_page_are_those_that_were_measured():
+    text = (ROOT / "docs/expressions.md").read_text(encoding="utf-8")
+    assert f"{FRAME['pictures']} enlarged pictures" in text
+    assert re.search(rf"\n?{FRAME['found']} faces", text)
+    points = [f"({x:.1f}, {y:.1f})" for x, y in FRAME["pixels"]]
+    assert f"| FER2013 | {points[0]}, {points[1]} | {points[2]} | {points[3]}, {points[4]} | " in text
+    apart, turn = FRAME["frame"]["eyes_apart"], FRAME["frame"]["turn_degrees"]
+    assert f"the eyes are {apart['lowest']:.0f} to {apart['highest']:.0f} pixels" in text
+    assert f"more than {turn['median']} degrees" in text
 
 
 # -- the weights --------------------------------------------------------------------------------------------------
