@@ -20,6 +20,7 @@ from csvae_hub import hub
 from csvae_hub.data import AttributeData, load_data
 from csvae_hub.editing.aligned import put_back
 from csvae_hub.evaluation import Judges, attribute_change, evaluate, reconstruction, train_judges
+from csvae_hub.evaluation.judges import EPOCHS
 from csvae_hub.hub import CARD, replacing
 from csvae_hub.hub.card import make_card, with_results
 from csvae_hub.hub.card_tables import figures
@@ -69,7 +70,7 @@ def main() -> None:
 def history(folder: Path) -> dict[str, Any]:
     """The records of how weights were trained, and before them those of the weights that they started from, by name."""
     record = hub.read_json(folder / "training.json")
-    if "trainer" not in record:
+    if all(isinstance(value, dict) for value in record.values()):
         return record  # of several trainings already
     initial = record.pop("initial", None)
     return {**(history(hub.resolve(initial)) if initial else {}), folder.parent.name: record}
@@ -82,10 +83,10 @@ def renew_card(path: Path, evaluation: dict[str, Any]) -> None:
         temporary.write_text(with_results(card, evaluation, path.parent.name), encoding="utf-8")
 
 
-def load_judges(folder: Path, data: AttributeData) -> Judges:
+def load_judges(folder: Path, data: AttributeData, epochs: int = EPOCHS) -> Judges:
     """The judges in a folder, trained where there are none yet."""
     if not folder.is_dir():
-        train_judges(data, seed=1, progress=print).save(folder)
+        train_judges(data, seed=1, epochs=epochs, progress=lambda line: print(line, flush=True)).save(folder)
     return Judges.load(folder)
 
 
@@ -99,7 +100,7 @@ def draw(model: CSVAE, samples: Path, edits: Path) -> None:
     y[:, model.index("Young")] = 1.0
     z = torch.randn(48, model.config.z_dim, generator=generator)
     drawn = model.decode(z, model.class_means[torch.arange(k), y.long()])
-    _save(grid(drawn, columns=12), samples, 2)
+    save_enlarged(grid(drawn, columns=12), samples, 2)
 
     photo = load_images(PHOTO, model.preprocessor).tensor
     pictures = torch.cat([photo, drawn[:3]])
@@ -108,10 +109,11 @@ def draw(model: CSVAE, samples: Path, edits: Path) -> None:
     for i, name in enumerate(model.attributes):
         on, off = (model.decode(model.edit(latents, {name: value})) for value in (True, False))
         columns.append(torch.where((latents.y[:, i] > 0.5)[:, None, None, None], off, on))
-    _save(grid(torch.stack(columns, 1).flatten(0, 1), columns=len(columns)), edits, 2)
+    save_enlarged(grid(torch.stack(columns, 1).flatten(0, 1), columns=len(columns)), edits, 2)
 
 
-def _save(picture: Image.Image, path: Path, zoom: int) -> None:
+def save_enlarged(picture: Image.Image, path: Path, zoom: int) -> None:
+    """Writes a picture as a PNG, `zoom` times as large."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         picture.resize((zoom * picture.width, zoom * picture.height), Image.Resampling.BICUBIC).save(temporary, "PNG")

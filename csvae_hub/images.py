@@ -36,8 +36,9 @@ class Preprocessor:
     """The steps from a picture to the network's input; stored with the weights as preprocessor.json.
 
     The centre square of the picture is resized (Pillow's antialiased bicubic) to `size` pixels a side, RGB in
-    `range`. `landmarks` are the five points (x, y) that the training faces were aligned to: eyes, nose, mouth corners,
-    in pixels of CelebA's 178×218 frame.
+    `range`. `landmarks` are the five points (x, y) that the training faces were aligned to, or, if they were not, the
+    medians of their own: eyes, nose, mouth corners, in pixels of CelebA's 178×218 frame, whose central 148×148 the
+    training pictures show.
 
     Raises:
         ConfigError: a field is out of range.
@@ -166,6 +167,16 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(values.movedim(0, -1).squeeze(-1).numpy())
 
 
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Gives pictures (B, C, H, W) with 1 channel, the luminance by ITU-R BT.601, or with 3; grey stays to the bit."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, 3, -1, -1)
+    red, green, blue = images.split(1, dim=1)
+    return green + LUMA[0] * (red - green) + LUMA[2] * (blue - green)
+
+
 def grid(images: Tensor, columns: int, gap: int = 2) -> Image.Image:
     """Gives pictures (B, C, H, W) in [0, 1] side by side on white, row by row, `gap` pixels apart."""
     if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3):
@@ -228,11 +239,11 @@ def _tensor_item(image: Tensor, preprocessor: Preprocessor, dtype: torch.dtype) 
 
     def restore(edited: Tensor) -> Tensor:
         restored = batch.clone()
-        resized = _with_channels(_resize(edited.to(dtype), side), batch.shape[1])
+        resized = with_channels(_resize(edited.to(dtype), side), batch.shape[1])
         restored[..., top : top + side, left : left + side] = resized.to(batch)
         return restored.view_as(image)
 
-    return _Item(_with_channels(_resize(square.to(dtype), preprocessor.size), 3), restore)
+    return _Item(with_channels(_resize(square.to(dtype), preprocessor.size), 3), restore)
 
 
 def _check_floats(image: Tensor) -> None:
@@ -272,15 +283,6 @@ def _resize(images: Tensor, side: int) -> Tensor:
     if images.shape[-1] == side:
         return images
     return F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-
-
-def _with_channels(images: Tensor, channels: int) -> Tensor:
-    if images.shape[1] == channels:
-        return images
-    if channels == 3:
-        return images.expand(-1, 3, -1, -1)
-    red, green, blue = images.split(1, dim=1)
-    return green + LUMA[0] * (red - green) + LUMA[2] * (blue - green)  # grey in three channels stays itself, to the bit
 
 
 def _picture_item(picture: Image.Image, preprocessor: Preprocessor) -> _Item:

@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from csvae_hub.editing.blending import Paste, check_paste
 from csvae_hub.errors import ImageError
-from csvae_hub.images import load_images, to_picture
+from csvae_hub.images import load_images, to_picture, with_channels
 from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.groups import group_of
 from csvae_hub.models.latents import Latents
@@ -187,16 +187,22 @@ class _Faces:
     def edited(self, latents: Latents, paste: Paste) -> Tensor:
         """The pictures (B, C, H, W) as these latents have them."""
         after = self._decoded(latents)
-        if paste == "whole":
-            return after
         if paste == "difference":
-            return (self.images + (after - self.before)).clamp(0, 1)
-        return torch.lerp(self.images, after, _mask(after - self.before, self.model.preprocessor.size))
+            after = self.images + (after - self.before)
+        elif paste == "changed":
+            after = torch.lerp(self.images, after, _mask(after - self.before, self.model.preprocessor.size))
+        return after.clamp(0, 1)
 
     def _decoded(self, latents: Latents) -> Tensor:
-        """In the pictures' own size: decoded within the square that the model sees, the picture around it."""
+        """In the pictures' own size: decoded within the square that the model sees, the picture around it.
+
+        A grey model gives the luminance alone; the differences between the colours stay.
+        """
         decoded = self.model.decode(latents).float()
-        return self.batch.restore(decoded.expand(-1, 3, -1, -1))
+        restored = self.batch.restore(with_channels(decoded, 3))
+        if decoded.shape[1] >= self.images.shape[1]:
+            return restored
+        return self.images + (with_channels(restored, 1) - with_channels(self.images, 1))
 
 
 def _mask(change: Tensor, size: int) -> Tensor:

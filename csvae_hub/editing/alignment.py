@@ -29,6 +29,7 @@ MIN_EYES = 6.0
 """Faces whose eyes are fewer pixels apart are refused: they show too little."""
 MAX_OUTSIDE = 0.15
 """Largest share of a face that may lie outside the photo."""
+_OFFSET = (np.array(ALIGNED_SIZE) - CROP_SIDE) // 2
 _MARGIN = 3
 
 
@@ -69,8 +70,12 @@ def fit(source: ArrayLike, target: ArrayLike) -> Similarity:
 
 def template(preprocessor: Preprocessor) -> Points:
     """The landmarks (5, 2) in the aligned crop of `preprocessor.size` pixels: CelebA's central 148×148 of 178×218."""
-    offset = (np.array(ALIGNED_SIZE) - CROP_SIDE) // 2
-    return (np.array(preprocessor.landmarks) - offset) * (preprocessor.size / CROP_SIDE)
+    return (np.array(preprocessor.landmarks) - _OFFSET) * (preprocessor.size / CROP_SIDE)
+
+
+def from_crop(landmarks: ArrayLike, size: int) -> Points:
+    """Landmarks (5, 2) in crops of `size` pixels as a preprocessor has them: the inverse of `template`."""
+    return np.asarray(landmarks, dtype=np.float64) * (CROP_SIDE / size) + _OFFSET
 
 
 def to_crop(landmarks: ArrayLike, preprocessor: Preprocessor) -> Similarity:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from csvae_hub.editing.alignment import Points, Similarity, pixel_middles, sampled
-from csvae_hub.images import LUMA
+from csvae_hub.images import LUMA, with_channels
 
 Paste: TypeAlias = Literal["changed", "difference", "whole"]
 """Ways to put an edit back: what changed much, the change, or the whole decoded face; see `layer`."""
@@ -24,6 +24,8 @@ FLOOR, WEAK = 0.01, 0.12
 """The floor of "changed": a change in units of x, or a share of the strongest change, whichever is more."""
 OPAQUE = 0.12
 """The least change, in units of x, from which "changed" shows the decoded face itself."""
+TINT = 1 / 16
+"""Smoothing of the photo's colours under the drawing of a grey model, as a share of the crop's side."""
 _OVERSAMPLING = 4
 _STRIP_PIXELS = 2**19
 
@@ -42,7 +44,9 @@ def feather(points: Tensor) -> Tensor:
 def layer(edited: Tensor, own: Tensor, crop: Tensor, paste: Paste) -> Tensor:
     """The layer (4, S, S) that brings an edit into a photo: three colours and an opacity, for `put_back`.
 
-    `edited` and `own` are decoded (3, S, S) in [0, 1], `own` without an edit; `crop` is the face in the photo.
+    `edited` and `own` are decoded (C, S, S) in [0, 1], `own` without an edit; `crop` (3, S, S) is the face in the
+    photo. A grey model, C = 1, gives the luminance; the colours are those of the crop, smoothed, and so the change is
+    alike in all three.
 
     "difference" is edited minus own, of opacity 0: it is added to the photo. "whole" is the edited face, of opacity 1.
     "changed" goes by the strength of the change in each place. Up to the floor the layer is empty; at twice the floor
@@ -50,12 +54,15 @@ def layer(edited: Tensor, own: Tensor, crop: Tensor, paste: Paste) -> Tensor:
     detail fades out. The face's colours are moved by the low frequencies of crop minus own, taken where the photo
     stays.
     """
+    size = crop.shape[-1]
+    if len(edited) == 1:
+        tint = _smoothed(crop - with_channels(crop[None], 1)[0], TINT * size)
+        edited, own = edited + tint, own + tint
     change = edited - own
     if paste == "difference":
         return torch.cat([change, torch.zeros_like(change[:1])])
     if paste == "whole":
         return torch.cat([edited, torch.ones_like(edited[:1])])
-    size = change.shape[-1]
     strength = _smoothed(change.abs().amax(0, keepdim=True), size / 64)
     floor = max(FLOOR, WEAK * strength.amax().item())
     opaque = max(OPAQUE, 4 * floor)

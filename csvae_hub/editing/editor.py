@@ -257,7 +257,7 @@ class FaceEditor:
         pictures = [photo.aligned.picture.copy() for photo in photos]
         changed = [False] * len(photos)
         if len(rows):
-            decoded = self.model.decode(Latents.cat([latents[rows], own[rows]])).float().cpu().expand(-1, 3, -1, -1)
+            decoded = self.model.decode(Latents.cat([latents[rows], own[rows]])).float().cpu()
             for row, edited, before in zip(rows.tolist(), *decoded.chunk(2), strict=True):
                 number, i = places[row]
                 photo = photos[number]

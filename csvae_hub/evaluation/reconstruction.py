@@ -10,6 +10,7 @@ import torch
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
 from csvae_hub.evaluation.encoding import BATCH, decode_in_batches, encode_data, evaluating
+from csvae_hub.images import with_channels
 from csvae_hub.models import AttributeModel, Latents
 
 
@@ -55,8 +56,8 @@ def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[
         torch.manual_seed(seed)
         for part in torch.arange(len(data)).split(BATCH):
             x, y = (tensor.to(model.device, model.dtype) for tensor in data.batch(part))
-            if model.config.is_image and model.config.shape[0] == 1:
-                x = x.mean(1, keepdim=True)
+            if model.config.is_image:
+                x = with_channels(x, model.config.shape[0])
             for name, term in model.bound(model(x, y), x).items():
                 sums[name] += term.double().sum().item()
     means = {name: value / len(data) for name, value in sums.items()}

@@ -157,7 +157,7 @@ class _Facts:
         return " ".join([f"A {plain(self.description)} of {kind} with {count}: {names}.", *groups, self.edits]).rstrip()
 
     def _three_lines(self) -> str:
-        wanted = next((a for a in ("Eyeglasses", "Smiling") if a in self.attributes), self.attributes[0])
+        wanted = next((a for a in ("Eyeglasses", "Smiling", "Happy") if a in self.attributes), self.attributes[0])
         if self.is_image:
             use = f'model.set_attribute("photo.jpg", {_quoted(wanted)}, True).save("edited.png")'
         else:

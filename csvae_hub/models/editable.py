@@ -18,7 +18,7 @@ from csvae_hub import distributions, losses
 from csvae_hub.backbones import create_backbone, with_package
 from csvae_hub.config import ModelConfig, check
 from csvae_hub.errors import ConfigError, unknown_attribute
-from csvae_hub.images import ImageBatch, Preprocessor, load_images
+from csvae_hub.images import ImageBatch, Preprocessor, load_images, with_channels
 from csvae_hub.models.base import Model, Output
 from csvae_hub.models.groups import with_groups
 from csvae_hub.models.latents import Latents
@@ -326,9 +326,7 @@ class AttributeModel(Pretrained, Model, ABC):
             return images.to(self.device, self.dtype), None
         dtype = torch.promote_types(self.dtype, torch.float32)
         batch = load_images(images, self.preprocessor, self.device, dtype)
-        tensor = batch.tensor.to(self.dtype)
-        if self.config.shape[0] == 1:
-            tensor = tensor.mean(1, keepdim=True)
+        tensor = with_channels(batch.tensor.to(self.dtype), self.config.shape[0])
         return tensor.contiguous(memory_format=torch.channels_last), batch
 
     def _restored(self, tensor: Tensor, batch: ImageBatch | None) -> Any:

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from csvae_hub.editing import alignment
-from csvae_hub.editing.alignment import Similarity, aligned, check_landmarks, fit, template, to_crop, warped
+from csvae_hub.editing.alignment import (
+    Similarity,
+    aligned,
+    check_landmarks,
+    fit,
+    from_crop,
+    template,
+    to_crop,
+    warped,
+)
 from csvae_hub.errors import FaceError
 from csvae_hub.images import CELEBA_LANDMARKS, Preprocessor
 
@@ -65,6 +74,15 @@ def test_the_closed_form_is_umeyamas(seed):
     found = fit(source, target)
     assert found.linear == pytest.approx(linear)
     assert found.shift == pytest.approx(shift)
+
+
+@pytest.mark.parametrize("size", [16, 48, 64])
+def test_landmarks_in_a_crop_make_the_template_of_crops_like_it(size):
+    points = np.array([(0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8)])
+    landmarks = tuple(map(tuple, from_crop(points * size, size).tolist()))
+    assert template(Preprocessor(size=size, landmarks=landmarks)) == pytest.approx(points * size)
+    assert template(Preprocessor(size=128, landmarks=landmarks)) == pytest.approx(points * 128)
+    assert from_crop(template(P), 64) == pytest.approx(FRAME)
 
 
 @pytest.mark.parametrize("size", [16, 64, 128])
