@@ -81,6 +81,21 @@ def switch_one_attribute(step: Step, donors: float) -> Edited:
     return Edited(edited, rows, which[rows], wished[rows])
 
 
+def decode_as_later(model: AttributeModel, latents: Latents) -> Tensor:
+    """Decodes (B, *shape) by the running moments of batch norm, as after training, with a gradient.
+
+    By the moments of the batch the decoder sees that a batch is of edited pictures. It then draws the edits for such
+    batches alone: they were half as strong after training.
+    """
+    training = [module for module in model.backbone.modules() if module.training]
+    for module in training:
+        module.training = False
+    decoded = model.decode(latents)
+    for module in training:
+        module.training = True
+    return decoded
+
+
 @torch.no_grad()
 def all_codes(model: AttributeModel, examples: Examples) -> tuple[Tensor, Tensor]:
     """The means of z before eraser and flow (N, z_dim), and the attributes (N, k) with gaps filled by q(y | x)."""

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from csvae_hub.config import check
 from csvae_hub.distributions import attributes
 from csvae_hub.losses import cross_entropy
-from csvae_hub.training.parts._common import Edited, switch_one_attribute
+from csvae_hub.training.parts._common import Edited, decode_as_later, switch_one_attribute
 from csvae_hub.training.steps import Minimisation, Objective, Part, Step, asked
 
 WIDTH, BETAS = 48, (0.0, 0.99)
 R1, R1_EVERY = 0.2, 16
 DECODED, EDITED, WRONG = 0.3, 0.5, 0.2
 """Shares of the three kinds of fakes in the critic's loss: decoded, edited, real with wrong attributes."""
-MATCHING, SWITCHED = 5.0, 3.0
-"""Weights of matching beside the other terms of the model, and of the switched attribute in recognition."""
+MATCHING, LOCALITY, SWITCHED = 5.0, 3.0, 3.0
+"""Weights beside the other terms of the model; the last is that of the switched attribute in recognition."""
 RISE = 500
 """Batches over which the weight of the model's terms rises from 0: a critic that knows nothing leads astray."""
 NEVER = 0.02
@@ -81,8 +81,7 @@ class Critic(Part):
 
     realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: the cross entropy of $y'$ by the logits at
     $x'$, the switched attribute counted thrice. matching: five times the mean distance between the critic's features of
-    $\hat x$ and x. locality: what an edit changes, $|x' - \hat x|$ by mean and a tenth of the squared distance between
-    z and the code of $x'$.
+    $\hat x$ and x. locality: three times what an edit changes, $|x' - \hat x|$ by mean.
 
     Where attributes of $y'$ do not go with the one that was switched (black hair where blond hair was wished), they
     count as ½, neither present nor absent: the critic has no word on them.
@@ -112,14 +111,13 @@ class Critic(Part):
         model, decoded = step.objective.model, step.out.p_x.mean
         edit = switch_one_attribute(step, donors=0.5)
         wished = self._plausible(edit)
-        edited = model.decode(edit.latents)
+        edited = decode_as_later(model, edit.latents)
         self.edited = edit.rows, wished, edited.detach()
         y, rows, batch = step.out.y, edit.rows, len(decoded)
         score, logits, features = asked(self.net, torch.cat([decoded, edited]), torch.cat([y, wished]))
         with torch.no_grad():
             *_, of_real = self.net(step.x, y)
         distances = [_per_example(f[:batch] - r) for f, r in zip(features, of_real, strict=True)]
-        again = model.q_z(model.backbone.encode(edited), edit.wished).mean
         read = attributes(logits[batch:], model.config.groups)
         asked_for = wished.masked_fill(wished == 0.5, torch.nan)
         switched = asked_for.masked_fill(F.one_hot(edit.which, y.shape[1]) == 0, torch.nan)
@@ -127,7 +125,7 @@ class Critic(Part):
             "realism": 0.5 * F.softplus(-score[:batch]) + F.softplus(-score[batch:]),
             "recognition": cross_entropy(read, asked_for) + (SWITCHED - 1) * cross_entropy(read, switched),
             "matching": MATCHING * torch.stack(distances).mean(0),
-            "locality": _per_example(edited - decoded[rows]) + 0.1 * (again - edit.latents.z.detach()).square().mean(1),
+            "locality": LOCALITY * _per_example(edited - decoded[rows]),
         }
         rise = (self.steps / RISE).clamp(max=1)
         return {name: rise * term for name, term in terms.items()}

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from csvae_hub.backbones import Backbone
 from csvae_hub.config import check
 from csvae_hub.distributions import log_odds
-from csvae_hub.training.parts._common import switch_one_attribute
+from csvae_hub.training.parts._common import decode_as_later, switch_one_attribute
 from csvae_hub.training.steps import Examples, Objective, Part, Step
 
 
@@ -72,7 +72,7 @@ class Rest(Part):
         edited = switch_one_attribute(step, donors=0.4)
         reader, training = _Reader(model.backbone, model.q_y), model.backbone.training
         fixed = {name: p.detach() for name, p in reader.named_parameters()}
-        pictures = model.decode(edited.latents)
+        pictures = decode_as_later(model, edited.latents)
         model.backbone.eval()
         with torch.no_grad():
             before = reader(step.x[edited.rows])
