@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from celeba_64 import history, load_judges, save_enlarged
+from celeba import history, load_judges, save_enlarged
 from PIL import Image
 from torch import Tensor
 

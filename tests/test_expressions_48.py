@@ -40,7 +40,7 @@ def module(name):
         yield importlib.import_module(name)
     finally:
         sys.path.remove(folder)
-        for one in (name, "celeba_64"):
+        for one in (name, "celeba"):
             sys.modules.pop(one, None)
 
 

@@ -261,7 +261,7 @@ def test_a_new_evaluation_renews_front_matter_and_tables_and_leaves_the_words(fa
 
 
 def test_the_script_that_makes_the_packaged_weights_renews_their_card(faces):
-    renew_card = runpy.run_path(str(ROOT / "benchmarks/celeba_64.py"))["renew_card"]
+    renew_card = runpy.run_path(str(ROOT / "benchmarks/celeba.py"))["renew_card"]
     evaluation = hub.read_json(faces / "evaluation.json")
     renew_card(faces / "README.md", evaluation)  # there was none
     assert "# faces\n" in (faces / "README.md").read_text(encoding="utf-8")

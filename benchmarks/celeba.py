@@ -1,7 +1,7 @@
-"""Makes the packaged weights `celeba-64`: train, store as float16, measure, draw.
+"""Makes the packaged weights `celeba-64` or `celeba-128`: train, store as float16, measure, draw.
 
-    python benchmarks/celeba_64.py --data FOLDER --run runs/celeba-64
-    python benchmarks/celeba_64.py --data FOLDER --trained runs/celeba-64/model
+    python benchmarks/celeba.py celeba-64 --data FOLDER --run runs/celeba-64
+    python benchmarks/celeba.py celeba-128 --data FOLDER --trained runs/celeba-128/model
 
 A run that was stopped is resumed; the second command takes weights that were trained already. The judges are trained by
 the same script, apart from the model.
@@ -34,37 +34,37 @@ PHOTO = ROOT / "examples/astronaut.png"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=["celeba-64", "celeba-128"])
     parser.add_argument("--data", required=True, help="pictures with attributes.csv, splits train, valid, test")
-    parser.add_argument("--run", type=Path, default=Path("runs/celeba-64"))
+    parser.add_argument("--run", type=Path, help="by default runs/NAME")
     parser.add_argument("--trained", type=Path, help="weights to store, instead of training")
-    parser.add_argument("--weights", type=Path, default=hub.PACKAGED / "celeba-64")
     parser.add_argument("--judges", type=Path, default=Path("runs/judges"), help="kept here between starts")
     arguments = parser.parse_args()
 
+    name, weights, run = arguments.name, hub.PACKAGED / arguments.name, arguments.run or Path("runs") / arguments.name
     if arguments.trained is None:
-        train(load_recipe("celeba-64"), arguments.data, arguments.run)
-    folder = arguments.trained or arguments.run / "model"
-    records = history(folder)
+        train(load_recipe(name), arguments.data, run)
+    folder = arguments.trained or run / "model"
     CSVAE.from_pretrained(folder, device="cpu").save_pretrained(
-        arguments.weights, dtype=torch.float16, extra={"training.json": records}
+        weights, dtype=torch.float16, extra={"training.json": history(folder)}
     )
-    model = CSVAE.from_pretrained(arguments.weights, device="cpu")
+    model = CSVAE.from_pretrained(weights, device="cpu")
     size = model.config.image_size
     splits = [load_data(arguments.data, model.attributes, split, size) for split in ("train", "valid", "test")]
     judges = load_judges(arguments.judges, splits[0])
     result = evaluate(model, *splits, judges, put_back=put_back, progress=lambda line: print(line, flush=True))
-    result["command"] = "csvae eval celeba-64 --data FOLDER --judges runs/judges -o evaluation.json"
-    hub.write_json(arguments.weights / "evaluation.json", result)
-    renew_card(arguments.weights / CARD, result)
+    result["command"] = f"csvae eval {name} --data FOLDER --judges runs/judges -o evaluation.json"
+    hub.write_json(weights / "evaluation.json", result)
+    renew_card(weights / CARD, result)
     print(figures(result, model.attributes))
     valid = {
-        "command": "python benchmarks/celeba_64.py --data FOLDER",
+        "command": f"python benchmarks/celeba.py {name} --data FOLDER",
         "split": "valid",
         "reconstruction": reconstruction(model, splits[1]),
         "attribute_change": attribute_change(model, splits[1], judges),
     }
-    hub.write_json(ROOT / "docs/results/celeba-64-valid.json", valid)
-    draw(model, arguments.weights / "samples.png", ROOT / "docs/images/edits.png")
+    hub.write_json(ROOT / f"docs/results/{name}-valid.json", valid)
+    draw(model, weights / "samples.png", ROOT / f"docs/images/edits-{size}.png")
 
 
 def history(folder: Path) -> dict[str, Any]:
