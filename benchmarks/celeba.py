@@ -15,21 +15,33 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from csvae_hub import hub
 from csvae_hub.data import AttributeData, load_data
 from csvae_hub.editing.aligned import put_back
 from csvae_hub.evaluation import Judges, attribute_change, evaluate, reconstruction, train_judges
+from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.evaluation.judges import EPOCHS
 from csvae_hub.hub import CARD, replacing
 from csvae_hub.hub.card import make_card, with_results
-from csvae_hub.hub.card_tables import figures
+from csvae_hub.hub.card_tables import at, figures, said, table
 from csvae_hub.images import grid, load_images
-from csvae_hub.models import CSVAE
+from csvae_hub.models import CSVAE, Latents
 from csvae_hub.training import load_recipe, train
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTO = ROOT / "examples/astronaut.png"
+AIMS = (
+    ("Decoded: edits taken for the wished class, mean", ("attribute_change", "wished"), "accuracy", 0.92, None),
+    ("Decoded: the same, worst direction", ("attribute_change", "worst"), "accuracy", 0.75, None),
+    ("Decoded: change of the other attributes", ("attribute_change", "others"), "mae", None, 0.06),
+    ("Photos: edits taken for the wished class, mean", ("photos", "wished"), "accuracy", 0.85, None),
+    ("Photos: the same, worst direction", ("photos", "worst"), "accuracy", 0.65, None),
+    ("Photos: change of the other attributes", ("photos", "others"), "mae", None, 0.06),
+    ("Reconstruction, PSNR in dB", ("reconstruction", "psnr"), "psnr", 24.0, None),
+)
+"""What the weights are to reach: words, place in evaluation.json, kind, at least, at most."""
 
 
 def main() -> None:
@@ -56,7 +68,9 @@ def main() -> None:
     result["command"] = f"csvae eval {name} --data FOLDER --judges runs/judges -o evaluation.json"
     hub.write_json(weights / "evaluation.json", result)
     renew_card(weights / CARD, result)
-    print(figures(result, model.attributes))
+    (ROOT / f"docs/results/{name}.md").write_text(
+        f"{aims(result)}\n\n{figures(result, model.attributes)}\n", encoding="utf-8"
+    )
     valid = {
         "command": f"python benchmarks/celeba.py {name} --data FOLDER",
         "split": "valid",
@@ -64,7 +78,18 @@ def main() -> None:
         "attribute_change": attribute_change(model, splits[1], judges),
     }
     hub.write_json(ROOT / f"docs/results/{name}-valid.json", valid)
-    draw(model, weights / "samples.png", ROOT / f"docs/images/edits-{size}.png")
+    draw(model, splits[0], weights / "samples.png", ROOT / f"docs/images/edits-{size}.png")
+
+
+def aims(result: dict[str, Any]) -> str:
+    """The aims as a Markdown table."""
+    rows = []
+    for words, place, kind, least, most in AIMS:
+        found = at(result, *place)
+        met = found >= least if least is not None else found <= most
+        goal = f"≥ {said(least, kind)}" if least is not None else f"≤ {said(most, kind)}"
+        rows.append((words, goal, said(found, kind), "met" if met else "**missed**"))
+    return table(("aim", "goal", "measured", ""), rows)
 
 
 def history(folder: Path) -> dict[str, Any]:
@@ -91,25 +116,28 @@ def load_judges(folder: Path, data: AttributeData, epochs: int = EPOCHS) -> Judg
 
 
 @torch.no_grad()
-def draw(model: CSVAE, samples: Path, edits: Path) -> None:
-    """Draws `samples`, z from the prior and w at class means, and `edits`: the photo and three of them, edited."""
-    generator = torch.Generator().manual_seed(3)
-    k = len(model.attributes)
-    y = torch.bernoulli(torch.full((48, k), 0.2), generator=generator)
-    y[:, model.index("No_Beard")] = 1 - y[:, model.index("Male")] * y[:, model.index("No_Beard")]
-    y[:, model.index("Young")] = 1.0
-    z = torch.randn(48, model.config.z_dim, generator=generator)
-    drawn = model.decode(z, model.class_means[torch.arange(k), y.long()])
-    save_enlarged(grid(drawn, columns=12), samples, 2)
-
+def draw(model: CSVAE, data: AttributeData, samples: Path, edits: Path) -> None:
+    """Draws `samples`, the average woman and man of `data` with each attribute switched, and `edits`, the photo so."""
+    codes, male = encode_data(model, data), model.index("Male")
+    y = torch.zeros(2, len(model.attributes))
+    y[:, [model.index("No_Beard"), model.index("Young")]] = 1.0
+    y[1, male] = 1.0
+    averages = torch.stack([codes.z[codes.y[:, male] == value].mean(0) for value in (0, 1)])
+    w = model.class_means[torch.arange(len(model.attributes)), y.long()]
+    drawn = switched(model, Latents(averages, w, y, model.attributes))
+    save_enlarged(grid(drawn.flatten(0, 1), columns=drawn.shape[1]), samples, 1)
     photo = load_images(PHOTO, model.preprocessor).tensor
-    pictures = torch.cat([photo, drawn[:3]])
-    latents = model.encode(pictures)
-    columns = [pictures, model.decode(latents)]
+    row = torch.cat([photo[:, None], switched(model, model.encode(photo))], 1)
+    save_enlarged(grid(row.flatten(0, 1), columns=row.shape[1] // 2), edits, 256 // model.config.image_size)
+
+
+def switched(model: CSVAE, latents: Latents) -> Tensor:
+    """Latents decoded, and with each attribute switched in turn: (B, 1 + k, C, H, W)."""
+    columns = [model.decode(latents)]
     for i, name in enumerate(model.attributes):
         on, off = (model.decode(model.edit(latents, {name: value})) for value in (True, False))
         columns.append(torch.where((latents.y[:, i] > 0.5)[:, None, None, None], off, on))
-    save_enlarged(grid(torch.stack(columns, 1).flatten(0, 1), columns=len(columns)), edits, 2)
+    return torch.stack(columns, 1)
 
 
 def save_enlarged(picture: Image.Image, path: Path, zoom: int) -> None:

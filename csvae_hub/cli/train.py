@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from csvae_hub.cli.common import FilePath, echo
+from csvae_hub.cli.common import FilePath, echo, echo_lines
+
+if TYPE_CHECKING:
+    from csvae_hub.training import Recipe
 
 
 @click.command("train")
@@ -17,9 +21,16 @@ from csvae_hub.cli.common import FilePath, echo
 @click.option("-o", "--output", required=True, type=FilePath(file_okay=False), help="The folder of the run.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: trainer.epochs=3.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Resume from a checkpoint, or start anew.")
+@click.option("--dry-run", is_flag=True, help="Print the recipe and what it would take, by ten steps; train nothing.")
 @click.option("--initial", help="Weights to start from: a folder or a packaged name.  [default: random]")
 def command(
-    recipe: str, data: str | None, output: Path, overrides: tuple[str, ...], resume: bool, initial: str | None
+    recipe: str,
+    data: str | None,
+    output: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    dry_run: bool,
+    initial: str | None,
 ) -> None:
     """Train a model by a recipe; OUTPUT/model is the weights folder.
 
@@ -28,11 +39,30 @@ def command(
     wrong = [override for override in overrides if "=" not in override]
     if wrong:
         raise click.UsageError(f"--set {wrong[0]}: expected KEY=VALUE, such as trainer.epochs=3")
+    echo(f"csvae train: {recipe}", err=True)  # the imports take seconds
     from csvae_hub.training import load_recipe, train
 
-    fields = dict(override.split("=", 1) for override in overrides)
-    train(load_recipe(recipe, fields), data, output, resume=resume, initial=initial)
+    followed = load_recipe(recipe, dict(override.split("=", 1) for override in overrides))
+    if dry_run:
+        rehearse(followed, data, initial)
+        return
+    train(followed, data, output, resume=resume, initial=initial)
     echo(f"trained: {output / 'model'}")
     grids = sorted((output / "grids").glob("*.png"))
     if grids:
         echo(f"edits, a column for each attribute: {grids[-1]}")
+
+
+def rehearse(recipe: Recipe, data: str | None, initial: str | None) -> None:
+    """Prints the recipe and what following it would take."""
+    from csvae_hub.training.recipes import prepare
+    from csvae_hub.training.rehearsal import as_toml, rehearse
+
+    found = rehearse(prepare(recipe, data, None, initial=initial, quiet=True))
+    speed = recipe.trainer.batch_size / found["seconds_a_batch"]
+    hours, minutes = divmod(round(found["seconds"] / 60), 60)
+    echo_lines(as_toml(recipe))
+    echo(f"# parameters: {found['parameters']:,} of the model, {found['all_parameters']:,} with the networks beside it")
+    echo(f"# data: {found['examples']:,} examples, {found['batches']:,} batches in all")
+    echo(f"# time: about {hours} h {minutes:02d} min at {speed:.0f} examples a second")
+    echo(f"# memory: {found['bytes'] / 1e9:.1f} GB")

@@ -17,6 +17,7 @@ from csvae_hub.data import AttributeData, load_data, table_splits
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.models import AttributeModel, create_model
 from csvae_hub.training.config import TrainerConfig
+from csvae_hub.training.run_log import say
 from csvae_hub.training.steps import Objective, ObjectiveConfig, Part
 from csvae_hub.training.trainer import Trainer
 
@@ -177,12 +178,25 @@ def train(
             are of another model config, or the folder's checkpoint is of another recipe.
         DataError: the data can't be read.
     """
-    folder = Path(folder)
+    return prepare(recipe, data, folder, initial=initial, cache_dir=cache_dir, quiet=quiet).fit(resume)
+
+
+def prepare(
+    recipe: Recipe,
+    data: str | Path | None,
+    folder: str | Path | None,
+    *,
+    initial: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    quiet: bool = False,
+) -> Trainer:
+    """Reads the data and builds the networks: the trainer that `train` starts, with the same arguments and errors."""
     source = recipe.data.source if data is None else str(data)
     if not source:
         raise ConfigError(
             "data: expected a folder of pictures or the name of a data set, got none: this recipe names none"
         )
+    say(f"reading the training examples of {source}", quiet)
     train_data = _load(recipe, source, "train", cache_dir)
     valid_data = _load(recipe, source, "valid", cache_dir) if _has_valid(source) else None
     if train_data.shape != recipe.model.shape:
@@ -191,7 +205,8 @@ def train(
         torch.manual_seed(recipe.trainer.seed)
         objective = objective_of(recipe, train_data, None if initial is None else _initial(recipe, initial))
     record = {**to_dict(recipe), **({} if initial is None else {"initial": str(initial)})}
-    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet).fit(resume)
+    say(f"training on {len(train_data)} examples; the first figures come within a minute", quiet)
+    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet)
 
 
 def objective_of(recipe: Recipe, data: AttributeData, model: AttributeModel | None = None) -> Objective:

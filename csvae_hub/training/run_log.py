@@ -19,6 +19,11 @@ from csvae_hub.errors import require
 from csvae_hub.hub import replacing
 from csvae_hub.training.resume import not_finite
 
+PLAIN_SECONDS = 30.0
+"""Seconds between two lines where there is no terminal, and between two entries at most."""
+WORDS = {"kl_w": "KL of w", "kl_z": "KL of z", "negative_entropy": "minus the adversary's entropy"}
+"""The terms that do not speak for themselves."""
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -52,8 +57,8 @@ class Means:
 class RunLog:
     """Writes numbers to `folder/log.jsonl` and `folder/logs` (TensorBoard) and a line to stderr.
 
-    On a terminal the line is rewritten in place; elsewhere each is a line of its own. Without a folder only the line
-    is written; `quiet` leaves that out too.
+    On a terminal the line is rewritten in place; elsewhere there is one every half minute, and at the end of an epoch
+    where that takes longer. Without a folder only the line is written; `quiet` leaves that out too.
 
     Raises:
         MissingExtraError: a folder is given and tensorboard isn't installed.
@@ -69,6 +74,7 @@ class RunLog:
     def start(self, first_batch: int) -> None:
         """Opens the files of a run that starts after `first_batch` batches; later entries are removed."""
         self.started = self.last_time = time.monotonic()
+        self.last_line = -math.inf
         self.first_batch = self.last_batch_logged = first_batch
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -77,6 +83,10 @@ class RunLog:
             _cut_log(self.folder / "log.jsonl", first_batch)
             self.file = (self.folder / "log.jsonl").open("a", encoding="utf-8")
             self.writer = SummaryWriter(str(self.folder / "logs"), purge_step=first_batch + 1)
+
+    def is_due(self) -> bool:
+        """Whether half a minute has gone by since the last entry."""
+        return time.monotonic() - self.last_time >= PLAIN_SECONDS
 
     def write(self, kind: str, batch: int, epoch: int, batch_size: int, values: dict[str, float]) -> None:
         """One entry after `batch` batches: `values` in nats per example, or as they are named.
@@ -101,10 +111,17 @@ class RunLog:
     def _line(self, kind: str, batch: int, entry: dict[str, Any]) -> None:
         if self.quiet:
             return
-        shown = "  ".join(f"{k} {v:.4g}" for k, v in entry.items() if k not in ("kind", "batch", "epoch"))
-        left = (time.monotonic() - self.started) / max(1, batch - self.first_batch) * (self.last_batch - batch)
-        text = f"epoch {entry['epoch']}  batch {batch}/{self.last_batch}  {_clock(left)} left  {shown}"
-        if sys.stderr.isatty():
+        now, terminal = time.monotonic(), sys.stderr.isatty()
+        if not terminal and now - self.last_line < PLAIN_SECONDS and batch < self.last_batch:
+            return
+        self.last_line = now
+        left = (now - self.started) / max(1, batch - self.first_batch) * (self.last_batch - batch)
+        text = f"epoch {entry['epoch']}, batch {batch} of {self.last_batch}, {_clock(left)} left"
+        if kind == "batch":
+            text += f", {entry['images_per_second']:.0f} examples a second"
+        plain = ("kind", "batch", "epoch", "images_per_second", "learning_rate", "seconds")
+        text += "; " + ", ".join(f"{WORDS.get(k, k)} {v:.4g}" for k, v in entry.items() if k not in plain)
+        if terminal:
             text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line can't be rewritten
             sys.stderr.write(f"\r\x1b[2K{text}" + ("\n" if kind == "epoch" else ""))
         else:
@@ -120,6 +137,13 @@ class RunLog:
             self.file.close()
         if self.writer is not None:
             self.writer.close()
+
+
+def say(line: str, quiet: bool = False) -> None:
+    """A line on stderr at once, of what is being done now."""
+    if not quiet:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def _clock(seconds: float) -> str:

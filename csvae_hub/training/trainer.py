@@ -109,7 +109,7 @@ class Trainer:
                 self.elapsed = now - started
                 ends_epoch, last = step + 1 == self.batches_per_epoch, done == self.last_batch
                 save = last or now - saved >= self.checkpoint_seconds
-                if save or ends_epoch or done % LOG_EVERY == 0:
+                if save or ends_epoch or done % LOG_EVERY == 0 or log.is_due():
                     rate = {"learning_rate": self.optimizers["generative"].param_groups[0]["lr"]}
                     log.write("batch", done, epoch + 1, size, means.take(done) | rate)
                 if ends_epoch:
@@ -152,7 +152,8 @@ class Trainer:
         self.optimizers[name].zero_grad(set_to_none=True)
 
     def _optimizer(self, parameters: list[nn.Parameter], rate: float, betas: tuple[float, float]) -> Any:
-        return self.accelerator.prepare_optimizer(torch.optim.Adam(parameters, rate, betas))
+        fused = True if self.device.type == "cuda" else None  # one kernel, where waiting for kernels takes the time
+        return self.accelerator.prepare_optimizer(torch.optim.Adam(parameters, rate, betas, fused=fused))
 
     def _generative_optimizer(self) -> Any:
         objective = self.objective

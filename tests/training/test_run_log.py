@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import pytest
 import torch
@@ -57,13 +58,33 @@ def test_a_resumed_log_loses_what_came_after_the_checkpoint_and_a_line_cut_off(t
 def test_plain_lines_where_there_is_no_terminal_and_one_line_where_there_is(capsys, monkeypatch):
     write(RunLog(None, 10), 0, 1, 2)
     plain = capsys.readouterr().err
-    assert plain.count("\n") == 2
-    assert "epoch 1  batch 2/10" in plain
+    assert plain.count("\n") == 1  # one each half minute
+    assert plain.startswith("epoch 1, batch 1 of 10, 0:00:")
+    assert plain.endswith(" examples a second; loss 0.5\n")
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    write(RunLog(None, 10), 0, 1, 2, 3, 4)
+    slow = capsys.readouterr().err
+    assert slow.count("\n") > 2
+    monkeypatch.undo()
+    write(RunLog(None, 2), 0, 1, 2)
+    assert "batch 2 of 2, 0:00:00 left" in capsys.readouterr().err  # the last one is always said
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     write(RunLog(None, 10), 0, 1, 2)
     terminal = capsys.readouterr().err
     assert terminal.count("\r") == 2
     assert "\n" not in terminal
+
+
+def test_terms_are_said_in_words_and_an_entry_is_due_after_half_a_minute(capsys, monkeypatch):
+    log = RunLog(None, 10)
+    with log:
+        log.start(0)
+        assert not log.is_due()
+        log.write("batch", 1, 1, 8, {"kl_z": 3.0, "negative_entropy": -2.0, "learning_rate": 1e-3})
+        monkeypatch.setattr(time, "monotonic", lambda: log.last_time + 31)
+        assert log.is_due()
+    assert capsys.readouterr().err.endswith("; KL of z 3, minus the adversary's entropy -2\n")
 
 
 def test_quiet_says_nothing(capsys):
