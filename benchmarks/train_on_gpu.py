@@ -4,9 +4,8 @@
 
 The learning rate follows the time, or the recipe's epochs where they are over sooner: it is at zero at the end. In OUT
 weights/ (float16, at most 16 MB a file) and grid.png are renewed every two minutes; OUT.tar holds the weights in one
-file, and OUT-parts.safetensors the critic, which a training that goes on would need. `--initial` goes on from given
-weights.
-The pack is read by `read_pack` of the `unpack.py` in its folder.
+file, and OUT-parts.safetensors the critic. `--initial` and `--parts` go on from these. The pack is read by `read_pack`
+of the `unpack.py` in its folder.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from csvae_hub.config import to_dict
@@ -54,6 +53,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="celeba-128")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the recipe")
     parser.add_argument("--initial", help="a weights folder to go on from")
+    parser.add_argument("--parts", type=Path, help="OUT-parts.safetensors of the run that made those weights")
     parser.add_argument("--pictures", type=int, help="train on so many only, to try the command")
     parser.add_argument("--no-compile", action="store_true")
     arguments = parser.parse_args()
@@ -65,6 +65,8 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     model = AttributeModel.from_pretrained(arguments.initial) if arguments.initial else create_model(recipe.model)
     objective = objective_of(recipe, train_data, model)
+    if arguments.parts is not None:
+        load_parts(objective, arguments.parts)
     record = {**to_dict(recipe), **({"initial": str(arguments.initial)} if arguments.initial else {})}
     trainer = Trainer(objective, recipe.trainer, train_data, record=record, quiet=True)
     if not arguments.no_compile:
@@ -176,6 +178,13 @@ def save_parts(trainer: Trainer, out: Path) -> None:
     save_file(
         {key: value.contiguous() for key, value in halved.items()}, out.with_name(f"{out.name}-parts.safetensors")
     )
+
+
+def load_parts(objective: Objective, path: Path) -> None:
+    """Gives the parts what `save_parts` wrote; their memories of past batches stay empty."""
+    missing, unknown = objective.parts.load_state_dict(load_file(path), strict=False)
+    assert not unknown
+    assert all("memory" in name for name in missing)
 
 
 def synchronise(device: torch.device) -> None:
