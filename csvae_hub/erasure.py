@@ -14,11 +14,13 @@ BATCH = 256
 
 
 class LinearEraser(nn.Module):
-    """The smallest affine change of h after which no linear probe reads y (LEACE, Belrose et al. 2023).
+    """An affine change of h after which no linear probe reads y (LEACE, Belrose et al. 2023).
 
-    r(h) = h − W⁺ P W (h − E h) with W = Σ_hh^(−½) and P the projection on the columns of W Σ_hy. The moments are
-    running averages, updated by `observe`, and P is computed anew at every 8th of its calls; the identity until then.
-    All are buffers: nothing here is trained.
+    r(h) = h − W⁻¹ P W (h − E h) with W = (Σ_hh + s²)^(−½), s² the mean variance of h's numbers, and P the projection
+    on the columns of W Σ_hy. Without s² the change would be the smallest (LEACE's), but oblique: numbers of hardly any
+    variance that say something of y were erased with many times their size. The moments are running averages, updated
+    by `observe`, and P is computed anew at every 8th of its calls; the identity until then. All are buffers: nothing
+    here is trained.
     """
 
     mean_h: Tensor
@@ -70,11 +72,10 @@ class LinearEraser(nn.Module):
         covariance = (self.second_hh / self.weight - mean_h[:, None] * mean_h).double()
         cross = (self.cross_hy / self.weight - mean_h[:, None] * mean_y).double()
         values, vectors = torch.linalg.eigh(covariance)
-        kept = values > 1e-6 * values.max().clamp(min=1e-12)
-        inverse_root = torch.where(kept, values.clamp(min=1e-30).rsqrt(), torch.zeros_like(values))
-        root = torch.where(kept, values.clamp(min=0).sqrt(), torch.zeros_like(values))
-        whiten = (vectors * inverse_root) @ vectors.T
-        colour = (vectors * root) @ vectors.T
+        values = values.clamp(min=0)
+        values = (values + values.mean()).clamp(min=1e-12)
+        whiten = (vectors * values.rsqrt()) @ vectors.T
+        colour = (vectors * values.sqrt()) @ vectors.T
         u, s, _ = torch.linalg.svd(whiten @ cross, full_matrices=False)
         u = u * (s > 1e-5 * s.max().clamp(min=1e-12))
         # a new tensor: a backward pass may still need the one before

@@ -70,6 +70,15 @@ def test_as_little_as_possible_is_changed():
     torch.testing.assert_close(eraser(erased), erased, rtol=1e-3, atol=1e-3)
 
 
+def test_numbers_of_hardly_any_variance_are_not_erased_with_many_times_their_size():
+    h, y = leaking(n=2000)
+    faint = torch.cat([h, 1e-3 * (torch.randn(2000, 6) + 20 * y.repeat(1, 3))], 1)
+    eraser = LinearEraser(12, 2)
+    eraser.observe(faint, y)
+    assert read_by_least_squares(eraser(faint), y).max() < 1e-4
+    assert torch.linalg.matrix_norm(eraser.projection, 2) < 3
+
+
 def test_running_moments_converge_to_those_of_the_data():
     h, y = leaking(n=2000)
     eraser = LinearEraser(6, 2, momentum=0.05)
