@@ -313,7 +313,7 @@ def test_licence_and_documents_are_linked(page):
     links = page.evaluate("() => [...document.querySelectorAll('.notes a')].map(link => link.href)")
     assert any("opensource.org/license/mit" in link for link in links)
     assert any("arxiv.org/abs/1812.06190" in link for link in links)
-    page.get_by_text("Model card of celeba-64").click()
+    page.get_by_text("Model card of celeba-128").click()
     page.get_by_text("non-commercial research").first.wait_for()
 
 

@@ -66,7 +66,7 @@ def check_path(name: str) -> None:
         raise click.UsageError(f"{name}: expected the name of a file, got a web address: download the picture first")
 
 
-model_option = click.option("--model", "model_name", default="celeba-64", show_default=True, help="Name or folder.")
+model_option = click.option("--model", "model_name", default="celeba-128", show_default=True, help="Name or folder.")
 device_option = click.option("--device", help="cpu, cuda, cuda:1, …  [default: CUDA where there is one]")
 photo_argument = click.argument("picture", metavar="PHOTO", type=FilePath(exists=True, dir_okay=False))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

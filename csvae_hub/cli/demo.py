@@ -8,7 +8,7 @@ from csvae_hub.cli.common import check_device, device_option, echo
 
 
 @click.command("demo")
-@click.option("--model", "model_name", default="celeba-64", show_default=True, help="Name, folder or Hub repo.")
+@click.option("--model", "model_name", default="celeba-128", show_default=True, help="Name, folder or Hub repo.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines in.")
 @click.option("--port", type=click.IntRange(1, 65535), default=7860, show_default=True)
 @click.option("--open/--no-browser", "browser", default=False, help="Open a browser.  [default: print the address]")

@@ -39,7 +39,7 @@ deleted after {KEPT // 60} minutes, and the photo is forgotten {PHOTO_KEPT // 60
 downloaded photo says in its metadata that it was edited.
 
 [Licence of the code: MIT](https://opensource.org/license/mit) ·
-[Licence of celeba-64: non-commercial research](https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html) ·
+[Licence of these weights: non-commercial research](https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html) ·
 [The paper](https://arxiv.org/abs/1812.06190) · Documents of each model: below
 """
 CSS = """

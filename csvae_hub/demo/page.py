@@ -41,7 +41,7 @@ FETCH = "() => setTimeout(() => document.querySelector('#file').click(), 50)"
 """A file that is made upon a click is fetched by a second click, on a hidden button."""
 
 
-def build(model: str = "celeba-64", device: torch.device | str | None = None) -> "gradio.Blocks":
+def build(model: str = "celeba-128", device: torch.device | str | None = None) -> "gradio.Blocks":
     """The page, ready for `start`; the model, a folder, packaged name or Hub repo, is the one that is chosen first.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from csvae_hub.demo import build, start
 
-page = build("celeba-64")
+page = build("celeba-128")
 
 if __name__ == "__main__":
     start(page, host="0.0.0.0")  # a Space's own door is in front of it

@@ -1,0 +1,43 @@
+"""The weights for photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csvae_hub import CSVAE, FaceEditor, hub, list_models
+from csvae_hub.training import load_recipe
+
+PHOTO = Path(__file__).resolve().parents[1] / "examples/astronaut-512.png"
+FOLDER = hub.PACKAGED / "celeba-128"
+
+
+@pytest.fixture(scope="module")
+def editor():
+    return FaceEditor(CSVAE.from_pretrained("celeba-128", device="cpu"))
+
+
+def test_they_are_listed_small_and_of_their_recipe(editor):
+    assert "celeba-128" in list_models(pretrained=True)
+    sizes = [(folder / hub.WEIGHTS).stat().st_size for folder in hub.PACKAGED.iterdir() if folder.is_dir()]
+    assert sum(sizes) <= 26_000_000
+    recipe, config = load_recipe("celeba-128").model, editor.model.config
+    assert (config.attributes, config.shape, config.z_grid) == (recipe.attributes, recipe.shape, recipe.z_grid)
+    assert {"README.md", "training.json", "samples.png", "preprocessor.json"} <= {p.name for p in FOLDER.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("Eyeglasses", True), ("Mouth_Slightly_Open", False), ("Male", True), ("No_Beard", False)]
+)
+def test_an_edit_of_a_photo_shows_and_stays_in_its_place(editor, name, value):
+    photo = Image.open(PHOTO).convert("RGB")
+    before, after = (np.asarray(p.convert("RGB"), int) for p in (photo, editor.set_attribute(photo, name, value)))
+    change = np.abs(after - before).max(2)
+    assert (change > 40).sum() > 150  # it shows
+    assert (change == 0).mean() > 0.9  # most of the photo is the photo, to the bit
+    taken = editor.open(editor.set_attribute(photo, name, value))
+    read = editor.model.posterior_y(taken.crops).mean[0, editor.model.index(name)].item()
+    assert (read > 0.5) == value
