@@ -116,7 +116,7 @@ def test_the_command_line_signs_what_it_changes(pem, tmp_path):
     run("edit", PORTRAIT, "Eyeglasses=1", "-o", out, *options)
     shown = json.loads(run("info", out, "--json").stdout)
     action = action_of(shown["c2pa"])
-    assert action["description"] == read_mark(out)["edits"][0]["parameters"] == "model celeba-64; Eyeglasses=1.0"
+    assert action["description"] == read_mark(out)["edits"][0]["parameters"] == "model celeba-128; Eyeglasses=1.0"
     assert "C2PA        by Tester; Valid" in run("info", out).stdout
     run("edit", PORTRAIT, "Smiling=True", "-o", tmp_path / "same.png", *options)  # it smiles already
     assert read_manifest(tmp_path / "same.png") is None
