@@ -15,13 +15,12 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 
-from csvae_hub import CSVAE, FaceEditor, hub
+from csvae_hub import CSVAE, hub
 from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.editing import YuNet
 from csvae_hub.editing.alignment import aligned, template
 from csvae_hub.images import CELEBA_LANDMARKS, Preprocessor
 from csvae_hub.models import create_model
-from csvae_hub.training import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
@@ -29,7 +28,6 @@ FRAME = json.loads((ROOT / "docs/results/expression-frame.json").read_text(encod
 LANDMARKS = tuple(map(tuple, FRAME["landmarks"]))
 PHOTO = ROOT / "examples/astronaut-512.png"
 FOLDER = hub.PACKAGED / "expressions-48"
-packaged = pytest.mark.skipif(not FOLDER.is_dir(), reason="the weights expressions-48 are not here")
 
 
 def module(name):
@@ -271,27 +269,3 @@ def test_the_figures_of_the_frame_on_the_page_are_those_that_were_measured():
     apart, turn = FRAME["frame"]["eyes_apart"], FRAME["frame"]["turn_degrees"]
     assert f"the eyes are {apart['lowest']:.0f} to {apart['highest']:.0f} pixels" in text
     assert f"more than {turn['median']} degrees" in text
-
-
-# -- the weights --------------------------------------------------------------------------------------------------
-
-
-@packaged
-def test_they_are_small_of_the_recipe_and_framed_as_the_set():
-    assert (FOLDER / hub.WEIGHTS).stat().st_size <= 4_000_000
-    model = CSVAE.from_pretrained("expressions-48", device="cpu")
-    assert model.config == load_recipe("expressions-48").model
-    assert model.preprocessor == Preprocessor(48, landmarks=LANDMARKS)
-    assert {"training.json", "evaluation.json", "README.md", "samples.png"} <= {file.name for file in FOLDER.iterdir()}
-
-
-@packaged
-@pytest.mark.parametrize("name", NAMES)
-def test_they_take_their_own_edit_of_a_photo_for_the_wished_expression(name):
-    editor = FaceEditor("expressions-48")
-    photo = editor.open(PHOTO)
-    drawn = editor.model.decode(editor.model.set_attribute(photo.latents, name, True))
-    read = editor.model.predict_attributes(drawn)
-    assert max(read, key=lambda one: read[one].item()) == name
-    edited = editor.edit(PHOTO, {name: 1.0})
-    assert edited.mode == "RGB"

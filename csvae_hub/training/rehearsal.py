@@ -1,4 +1,4 @@
-"""What a training run would take, from a few of its steps."""
+"""The time and memory of a training run, from a few of its steps; its recipe as TOML."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class RunLog:
             self.writer = SummaryWriter(str(self.folder / "logs"), purge_step=first_batch + 1)
 
     def is_due(self) -> bool:
-        """Whether half a minute has gone by since the last entry."""
+        """True when half a minute has gone by since the last entry."""
         return time.monotonic() - self.last_time >= PLAIN_SECONDS
 
     def write(self, kind: str, batch: int, epoch: int, batch_size: int, values: dict[str, float]) -> None:

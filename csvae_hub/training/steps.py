@@ -72,7 +72,7 @@ class Minimisation:
     weight: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     with_model: bool = False
-    """Whether its learning rate is always the model's; else `TrainerConfig.adversary_learning_rate`, a constant."""
+    """True: its learning rate is always the model's; else `TrainerConfig.adversary_learning_rate`, a constant."""
 
 
 @dataclass(frozen=True)

@@ -90,10 +90,11 @@ def decode_as_later(model: AttributeModel, latents: Latents) -> Tensor:
     training = [module for module in model.backbone.modules() if module.training]
     for module in training:
         module.training = False
-    decoded = model.decode(latents)
-    for module in training:
-        module.training = True
-    return decoded
+    try:
+        return model.decode(latents)
+    finally:
+        for module in training:
+            module.training = True
 
 
 @torch.no_grad()
