@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,12 @@ class Output:
     q_w: Independent | None = None
     p_w: Independent | None = None
     w: Tensor | None = None
+    also: Tensor | None = None
+    """The means of what else was decoded in the same batch."""
+
+
+Also: TypeAlias = Callable[[Latents], Latents] | None
+"""Makes of the sampled latents of a batch others that are decoded with them."""
 
 
 class Model(nn.Module, ABC):
@@ -47,8 +54,8 @@ class Model(nn.Module, ABC):
         """The number of values that the decoder reads beside z."""
 
     @abstractmethod
-    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
-        """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN; samples; decodes."""
+    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None, also: Also = None) -> Output:
+        """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN; samples; decodes, with what `also` makes."""
 
     @abstractmethod
     def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:

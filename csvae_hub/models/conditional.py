@@ -10,7 +10,7 @@ from torch.distributions import Independent
 
 from csvae_hub.config import ModelConfig
 from csvae_hub.distributions import draw
-from csvae_hub.models.base import Output
+from csvae_hub.models.base import Also, Output
 from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.values import level
@@ -33,14 +33,15 @@ class ConditionalModel(AttributeModel, ABC):
         """p(x | z, y): event *shape."""
         return self.p_x(latents.z, latents.y)
 
-    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
+    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None, also: Also = None) -> Output:
         """Encodes x (B, *shape) in [0, 1], samples z and decodes it with y (B, k), 0, 1 or NaN."""
         features = self.backbone.encode(x)
         q_y = self.q_y(features)
         y = self._filled(y, q_y)
         q_z = self.q_z(features, y)
         z = draw(q_z, generator)
-        return Output(features, q_z, self.p_x(z, y), q_y, z, y)
+        p_x, others = self._decoded(self._without_subspaces(z, y), also)
+        return Output(features, q_z, p_x, q_y, z, y, also=others)
 
     def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
         """Reconstruction and kl_z: minus their sum bounds log p(x | y)."""

@@ -11,7 +11,7 @@ from csvae_hub import losses
 from csvae_hub.config import ModelConfig
 from csvae_hub.distributions import draw, noise
 from csvae_hub.images import Preprocessor
-from csvae_hub.models.base import Output
+from csvae_hub.models.base import Also, Output
 from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.values import parse_value
@@ -68,15 +68,15 @@ class CSVAE(AttributeModel):
 
     # -- the objective --------------------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
+    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None, also: Also = None) -> Output:
         """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN; samples z and w; decodes."""
         features = self.backbone.encode(x)
         q_y = self.q_y(features)
         y = self._filled(y, q_y)
         q_z, q_w = self.q_z(features, y), self._posterior_w(features, y)
         z, w = draw(q_z, generator), draw(q_w, generator)
-        p_x = self.p_x(z, rearrange(w, "b k d -> b (k d)"))
-        return Output(features, q_z, p_x, q_y, z, y, q_w, self.prior_w(y), w)
+        p_x, others = self._decoded(Latents(z, w, y, self.attributes), also)
+        return Output(features, q_z, p_x, q_y, z, y, q_w, self.prior_w(y), w, others)
 
     def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
         """Reconstruction, kl_z and kl_w."""

@@ -19,7 +19,7 @@ from csvae_hub.backbones import create_backbone, with_package
 from csvae_hub.config import ModelConfig, check
 from csvae_hub.errors import ConfigError, unknown_attribute
 from csvae_hub.images import ImageBatch, Preprocessor, load_images, with_channels
-from csvae_hub.models.base import Model, Output
+from csvae_hub.models.base import Also, Model, Output
 from csvae_hub.models.groups import with_groups
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.pretrained import Pretrained
@@ -295,6 +295,18 @@ class AttributeModel(Pretrained, Model, ABC):
 
     def _plain_bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
         return {"reconstruction": losses.reconstruction(out.p_x, x), "kl_z": losses.kl_z(out.q_z, self.prior_z())}
+
+    def _decoded(self, latents: Latents, also: Also) -> tuple[Independent, Tensor | None]:
+        """p(x | latents), and the means at `also(latents)`, decoded as one batch: batch norm treats them alike.
+
+        By moments of its own the decoder would know a batch of edited pictures, and draw the edits for such batches
+        alone: they would be half as strong after training.
+        """
+        if also is None:
+            return self.p_x_given(latents), None
+        own, others = self.p_x_given(Latents.cat([latents, also(latents)])).mean.tensor_split([len(latents)])
+        likelihood = self.config.likelihood
+        return distributions.likelihood(likelihood.name, own, likelihood.scale), others
 
     def _without_subspaces(self, z: Tensor, y: Tensor) -> Latents:
         return Latents(z, z.new_zeros(z.shape[0], len(self.attributes), 0), y, self.attributes)

@@ -11,7 +11,7 @@ from torch.distributions import Independent
 from csvae_hub.config import ModelConfig
 from csvae_hub.distributions import draw
 from csvae_hub.images import Preprocessor
-from csvae_hub.models.base import Output
+from csvae_hub.models.base import Also, Output
 from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.values import level
@@ -45,13 +45,13 @@ class VAE(AttributeModel):
         """p(x | z): event *shape."""
         return self.p_x(latents.z, latents.z.new_zeros(latents.z.shape[0], 0))
 
-    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None) -> Output:
+    def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None, also: Also = None) -> Output:
         """Encodes x (B, *shape), samples z and decodes; only the classifier reads y (B, k)."""
         features = self.backbone.encode(x)
         q_y, q_z = self.q_y(features), self.q_z(features)
-        z = draw(q_z, generator)
-        p_x = self.p_x(z, z.new_zeros(z.shape[0], 0))
-        return Output(features, q_z, p_x, q_y, z, self._filled(y, q_y))
+        z, y = draw(q_z, generator), self._filled(y, q_y)
+        p_x, others = self._decoded(self._without_subspaces(z, y), also)
+        return Output(features, q_z, p_x, q_y, z, y, also=others)
 
     def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
         """Reconstruction and kl_z: minus their sum bounds log p(x)."""

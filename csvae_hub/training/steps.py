@@ -19,7 +19,7 @@ from torch.func import functional_call
 from csvae_hub import losses
 from csvae_hub.config import check, check_weights
 from csvae_hub.data.base import AttributeData
-from csvae_hub.models.base import Output
+from csvae_hub.models.base import Also, Output
 from csvae_hub.models.editable import AttributeModel
 
 Examples = Iterable[tuple[Tensor, Tensor]]
@@ -131,7 +131,8 @@ class Objective(nn.Module):
             self.minimisations.append(Minimisation("adversary", delta, self._adversary_losses, self.config.adversary))
         self.weights = {**vars(self.config), "negative_cross_entropy": self.config.negative_entropy}
         # hooks for parts; these defaults are the paper
-        self.forward_pass: Callable[[Tensor, Tensor], Output] = model.__call__
+        self.forward_pass: Callable[..., Output] = model.__call__
+        self.also: Also = None
         self.adversary_input: Callable[[Output], Tensor] = lambda out: out.z
         self.adversary_batches: Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]] = lambda z, y: iter(
             [(z, y)]
@@ -158,7 +159,7 @@ class Objective(nn.Module):
         self.train()
         for module in self.at_rest:
             module.eval()
-        out = self.forward_pass(x, y)
+        out = self.forward_pass(x, y, also=self.also)
         terms = model.bound(out, x) | {"classifier": losses.cross_entropy(out.q_y, y)}
         q_y = None
         if net is not None:

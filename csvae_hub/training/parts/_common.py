@@ -32,18 +32,21 @@ def sampled_latents(step: Step) -> Latents:
     return Latents(out.z, w, out.y, names)
 
 
-def switch_one_attribute(step: Step, donors: float) -> Edited:
+def follow_class_means(step: Step) -> None:
+    """Moves the running class means of the model towards those of the posteriors' means."""
+    latents = replace(sampled_latents(step), z=step.out.q_z.mean.detach())
+    if step.out.q_w is not None:
+        latents = replace(latents, w=step.out.q_w.mean.detach())
+    step.objective.model.update_class_means(latents)
+
+
+def switch_one_attribute(model: AttributeModel, latents: Latents, donors: float) -> Edited:
     """Switches one attribute of each picture, drawn at random; in an exclusive group another member becomes present.
 
     A share `donors` of the edits takes over the w_i of another picture of the batch, where one is of the wished class.
-    The rest go to the class's mean. The running class means of the model are brought up to date first.
+    The rest go to the class's mean.
     """
-    model, latents = step.objective.model, sampled_latents(step)
     batch, k = latents.y.shape
-    means = replace(latents, z=step.out.q_z.mean.detach())
-    if step.out.q_w is not None:
-        means = replace(means, w=step.out.q_w.mean.detach())
-    model.update_class_means(means)
     device = latents.z.device
     drawn = torch.randint(k, (batch,))  # on the host, which is to know how many there are of each
     which, every = drawn.to(device), torch.arange(batch, device=device)
@@ -56,7 +59,7 @@ def switch_one_attribute(step: Step, donors: float) -> Edited:
         wished[rows[:, None], group] = 0.0
         wished[rows, which[rows]] = 1.0
     target = replace(latents, y=wished)
-    if step.out.w is not None:
+    if latents.w.shape[-1]:
         fits = wished[every, which][:, None] == latents.y[:, which].T
         donor = (torch.rand(batch, batch, device=device) * fits).argmax(1)
         takes_over = (torch.rand(batch, device=device) < donors) & fits.any(1)
@@ -74,7 +77,7 @@ def switch_one_attribute(step: Step, donors: float) -> Edited:
     for i in (member for group in model.config.groups for member in group):  # the one that was present is no longer
         ends = (latents.y[rows, i] > 0.5) & (wished[rows, i] < 0.5)
         goal = replace(edited, y=torch.where(ends[:, None], wished[rows], edited.y))
-        if step.out.w is not None:
+        if latents.w.shape[-1]:
             absent = model.get_buffer("class_means")[:, 0]
             goal = replace(goal, w=torch.where(ends[:, None, None], absent, edited.w))
         edited = model.edit_latents(edited, model.attributes[i], goal, None)

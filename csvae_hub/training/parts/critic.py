@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from csvae_hub.config import check
 from csvae_hub.distributions import attributes
 from csvae_hub.losses import cross_entropy
-from csvae_hub.training.parts._common import Edited, decode_as_later, switch_one_attribute
+from csvae_hub.models import AttributeModel, Latents
+from csvae_hub.training.parts._common import Edited, follow_class_means, switch_one_attribute
 from csvae_hub.training.steps import Minimisation, Objective, Part, Step, asked
 
 WIDTH, BETAS = 48, (0.0, 0.99)
@@ -101,17 +102,22 @@ class Critic(Part):
         check(data is not None, "parts.critic", "training data, to see which attributes go together", data)
         assert data is not None
         self.register_buffer("exclusions", exclusions(torch.from_numpy(data.labels)))
+        groups = objective.model.config.groups
+        self.questions = len(config.attributes) - sum(len(group) - 1 for group in groups)  # a group is one
+        self.edit: Edited | None = None
         self.edited: tuple[Tensor, Tensor, Tensor] | None = None
+        objective.also = lambda latents: self._edits(objective.model, latents)
         parameters = list(self.net.parameters())
         objective.minimisations.append(Minimisation("critic", parameters, self.losses, betas=BETAS, with_model=True))
         objective.betas = (0.5, 0.99)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """The model's terms, on the decoded pictures and on the same with one attribute switched."""
-        model, decoded = step.objective.model, step.out.p_x.mean
-        edit = switch_one_attribute(step, donors=0.5)
+        model, decoded, edited, edit = step.objective.model, step.out.p_x.mean, step.out.also, self.edit
+        assert edited is not None
+        assert edit is not None
+        follow_class_means(step)
         wished = self._plausible(edit)
-        edited = decode_as_later(model, edit.latents)
         self.edited = edit.rows, wished, edited.detach()
         y, rows, batch = step.out.y, edit.rows, len(decoded)
         score, logits, features = asked(self.net, torch.cat([decoded, edited]), torch.cat([y, wished]))
@@ -143,13 +149,17 @@ class Critic(Part):
         loss = F.softplus(-real).mean() + DECODED * F.softplus(of_decoded).mean()
         loss = loss + EDITED * F.softplus(of_edited).mean() + WRONG * F.softplus(of_wrong).mean()
         read = attributes(logits[: len(x)], step.objective.model.config.groups)
-        loss = loss + cross_entropy(read, y).mean() / y.shape[1]
+        loss = loss + cross_entropy(read, y).mean() / self.questions
         if self.steps % R1_EVERY == 0:
             some = x[:half].detach().requires_grad_(True)
             (gradient,) = torch.autograd.grad(self.net(some, y[:half])[0].sum(), some, create_graph=True)
             loss = loss + R1_EVERY * 0.5 * R1 * gradient.square().flatten(1).sum(1).mean()
         self.steps += 1
         yield loss
+
+    def _edits(self, model: AttributeModel, latents: Latents) -> Latents:
+        self.edit = switch_one_attribute(model, latents, donors=0.5)
+        return self.edit.latents
 
     def _plausible(self, edit: Edited) -> Tensor:
         """The wished attributes (B, k), with ½ for the attributes that do not go with the one that was switched."""

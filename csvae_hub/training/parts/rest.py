@@ -14,7 +14,7 @@ from torch.func import functional_call
 from csvae_hub.backbones import Backbone
 from csvae_hub.config import check
 from csvae_hub.distributions import log_odds
-from csvae_hub.training.parts._common import decode_as_later, switch_one_attribute
+from csvae_hub.training.parts._common import decode_as_later, follow_class_means, sampled_latents, switch_one_attribute
 from csvae_hub.training.steps import Examples, Objective, Part, Step
 
 
@@ -69,7 +69,8 @@ class Rest(Part):
         model = step.objective.model
         if not step.objective.at_rest or not self.options.weight:
             return {}
-        edited = switch_one_attribute(step, donors=0.4)
+        follow_class_means(step)
+        edited = switch_one_attribute(model, sampled_latents(step), donors=0.4)
         reader, training = _Reader(model.backbone, model.q_y), model.backbone.training
         fixed = {name: p.detach() for name, p in reader.named_parameters()}
         pictures = decode_as_later(model, edited.latents)

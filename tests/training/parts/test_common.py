@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from csvae_hub.models import list_models
-from csvae_hub.training.parts._common import all_codes, sampled_latents, switch_one_attribute
+from csvae_hub.training.parts._common import (
+    all_codes,
+    follow_class_means,
+    sampled_latents,
+    switch_one_attribute,
+)
+
+
+def switched(step, donors=0.5):
+    return switch_one_attribute(step.objective.model, sampled_latents(step), donors)
 
 
 def a_step(objective, batch, n=24):
@@ -17,7 +26,7 @@ def a_step(objective, batch, n=24):
 def test_one_attribute_of_each_picture_is_switched(build, batch, kind):
     objective = build(kind)
     step = a_step(objective, batch)
-    edited, y = switch_one_attribute(step, donors=0.5), step.out.y
+    edited, y = switched(step), step.out.y
     assert edited.rows.sort().values.tolist() == list(range(24))
     different = edited.wished != y[edited.rows]
     assert torch.equal(different, torch.nn.functional.one_hot(edited.which, 3).bool())
@@ -32,7 +41,7 @@ def test_one_attribute_of_each_picture_is_switched(build, batch, kind):
 def test_an_edit_of_a_subspace_goes_to_the_class_s_mean_or_to_another_picture_s_point(build, batch, donors):
     objective = build()
     step = a_step(objective, batch)
-    edited, out, means = switch_one_attribute(step, donors), step.out, objective.model.class_means
+    edited, out, means = switched(step, donors), step.out, objective.model.class_means
     for n, (row, i) in enumerate(zip(edited.rows.tolist(), edited.which.tolist(), strict=True)):
         others = [j for j in range(3) if j != i]
         assert torch.equal(edited.latents.w[n, others], out.w[row, others])
@@ -47,7 +56,7 @@ def test_where_no_picture_is_of_the_wished_class_the_edit_goes_to_the_mean(build
     objective = build()
     x, _ = batch(objective)
     _, step = objective.generative_step(x, torch.ones(12, 3))
-    edited = switch_one_attribute(step, donors=1.0)
+    edited = switched(step, 1.0)
     means = objective.model.class_means[edited.which, 0]
     assert torch.equal(edited.latents.w[torch.arange(12), edited.which], means)
 
@@ -55,7 +64,7 @@ def test_where_no_picture_is_of_the_wished_class_the_edit_goes_to_the_mean(build
 def test_the_gradient_of_an_edit_reaches_the_encoder_by_what_was_kept(build, batch):
     objective = build()
     step = a_step(objective, batch)
-    switch_one_attribute(step, donors=0.5).latents.z.sum().backward()
+    switched(step).latents.z.sum().backward()
     assert objective.model.q_z.head.weight.grad.abs().sum() > 0
 
 
@@ -64,7 +73,7 @@ def test_the_class_means_follow_the_posteriors(build, batch, kind):
     objective = build(kind)
     step = a_step(objective, batch)
     before = objective.model.class_means.clone()
-    switch_one_attribute(step, donors=0.5)
+    follow_class_means(step)
     points = step.out.q_w.mean if kind == "csvae" else step.out.q_z.mean[:, None].expand(-1, 3, -1)
     for value in (0, 1):
         member = (step.out.y == value)[..., None]
@@ -101,7 +110,7 @@ def test_in_a_group_another_member_takes_the_place(build, batch, kind, donors):
     x, y = batch(objective, 40, missing=0.0)
     y[:, 2] = 1 - y[:, 0]
     _, step = objective.generative_step(x, y)
-    edited = switch_one_attribute(step, donors)
+    edited = switched(step, donors)
     before = y[edited.rows]
     changed = edited.wished != before
     in_group = edited.which != 1

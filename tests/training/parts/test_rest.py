@@ -9,7 +9,7 @@ from torch.distributions import Bernoulli
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
 from csvae_hub.training.config import TrainerConfig
-from csvae_hub.training.parts._common import switch_one_attribute
+from csvae_hub.training.parts._common import sampled_latents, switch_one_attribute
 from csvae_hub.training.parts.rest import Options, consistency, disturbed
 from csvae_hub.training.trainer import Trainer
 
@@ -134,7 +134,7 @@ def test_the_decoder_learns_edits_that_the_resting_classifier_reads(build, data)
     @torch.no_grad()
     def error(step):
         model = objective.model.eval()
-        edited = switch_one_attribute(step, donors=0.0)
+        edited = switch_one_attribute(model, sampled_latents(step), donors=0.0)
         logits = model.posterior_y(model.decode(edited.latents)).base_dist.logits
         return consistency(logits, logits, edited.wished, edited.which)[0].mean()
 
