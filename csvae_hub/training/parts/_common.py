@@ -1,10 +1,12 @@
-"""Edits made in training, and codes of all training data, for several parts."""
+"""Edits made in training, random changes of pictures, and codes of all training data, for several parts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from csvae_hub.distributions import most_likely
@@ -98,6 +100,46 @@ def decode_as_later(model: AttributeModel, latents: Latents) -> Tensor:
     finally:
         for module in training:
             module.training = True
+
+
+def disturbance(pictures: Tensor) -> Callable[[Tensor], Tensor]:
+    """Draws a change for each of the pictures (B, C, S, S) in [0, 1]; gives a function that makes it, with a gradient.
+
+    All are moved by whole pixels and recoloured a little; some are turned and scaled, seen at half resolution, given
+    noise, or covered in part. Then no fine pattern, tint or place decides alone what a network says of a picture that
+    another network made for it (for a critic: Zhao et al. 2020, "DiffAugment").
+    """
+    n, device, size = len(pictures), pictures.device, pictures.shape[-1]
+
+    def uniform(*shape: int) -> Tensor:
+        return 2 * torch.rand(n, *shape, device=device) - 1
+
+    def some(share: float) -> Tensor:
+        return torch.rand(n, 1, 1, 1, device=device) < share
+
+    turned = some(0.3)[:, 0, 0]
+    angle, zoom = 0.14 * uniform(1) * turned, 1 + 0.12 * uniform(1) * turned
+    x_shift, y_shift = ((0.08 * size * uniform(2)).round() * 2 / size).split(1, 1)
+    cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    matrix = torch.cat([cos, -sin, x_shift, sin, cos, y_shift], 1).unflatten(1, (2, 3))
+    grid = F.affine_grid(matrix, [n, 1, size, size], align_corners=False)
+    brightness, contrast, saturation = 0.15 * uniform(1, 1, 1), 1 + 0.25 * uniform(1, 1, 1), 1 + 0.4 * uniform(1, 1, 1)
+    coarse, noise = some(0.25).float(), 0.04 * some(0.25) * torch.randn_like(pictures, dtype=torch.float32)
+    places, side = torch.arange(size, device=device) / size, 0.12 + 0.05 * uniform(1)
+    columns, rows = ((places - 0.5 - 0.5 * uniform(1)).abs() < side for _ in "xy")
+    covered = some(0.5) & columns[:, None, None, :] & rows[:, None, :, None]
+
+    def change(images: Tensor) -> Tensor:
+        images = F.grid_sample(images.float(), grid, padding_mode="reflection", align_corners=False)
+        half = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")
+        images = torch.lerp(images, half, coarse) + brightness
+        grey = images.mean(1, keepdim=True)
+        images = grey + saturation * (images - grey)
+        level = images.mean((1, 2, 3), keepdim=True)
+        images = level + contrast * (images - level) + noise
+        return images.masked_fill(covered, 0.5).contiguous(memory_format=torch.channels_last)
+
+    return change
 
 
 @torch.no_grad()

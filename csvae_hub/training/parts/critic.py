@@ -4,7 +4,8 @@ $D(x, y)$ scores a picture with its attributes (a projection, Miyato and Koyama 
 with their attributes from decoded ones, edited ones with the wished attributes, and real ones with wrong attributes,
 by the non-saturating logistic loss with a lazy R1 penalty (Mescheder et al. 2018), and to read the attributes of real
 ones. The model learns to be taken for real, decoded (VAE/GAN, Larsen et al. 2016) and edited, and that edited pictures
-are read as was wished (AttGAN, He et al. 2019).
+are read as was wished (AttGAN, He et al. 2019). All that it is shown is disturbed at random (`disturbance`): else it
+learns the training pictures by heart, and edits please it that nobody else reads as was wished.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from csvae_hub.config import check
 from csvae_hub.distributions import attributes
 from csvae_hub.losses import cross_entropy
 from csvae_hub.models import AttributeModel, Latents
-from csvae_hub.training.parts._common import Edited, follow_class_means, switch_one_attribute
+from csvae_hub.training.parts._common import Edited, disturbance, follow_class_means, switch_one_attribute
 from csvae_hub.training.steps import Minimisation, Objective, Part, Step, asked
 
 WIDTH, BETAS = 48, (0.0, 0.99)
@@ -120,9 +121,11 @@ class Critic(Part):
         wished = self._plausible(edit)
         self.edited = edit.rows, wished, edited.detach()
         y, rows, batch = step.out.y, edit.rows, len(decoded)
-        score, logits, features = asked(self.net, torch.cat([decoded, edited]), torch.cat([y, wished]))
+        alike = disturbance(decoded)
+        shown = torch.cat([alike(decoded), disturbance(edited)(edited)])
+        score, logits, features = asked(self.net, shown, torch.cat([y, wished]))
         with torch.no_grad():
-            *_, of_real = self.net(step.x, y)
+            *_, of_real = self.net(alike(step.x), y)
         distances = [_per_example(f[:batch] - r) for f, r in zip(features, of_real, strict=True)]
         read = attributes(logits[batch:], model.config.groups)
         asked_for = wished.masked_fill(wished == 0.5, torch.nan)
@@ -144,6 +147,7 @@ class Critic(Part):
         decoded = step.out.p_x.mean.detach()[:half]
         wrong = x[rows[half:]]
         seen = torch.cat([x, decoded, edited, wrong])
+        seen = disturbance(seen)(seen)
         score, logits, _ = self.net(seen, torch.cat([y, y[:half], wished, wished[half:]]))
         real, of_decoded, of_edited, of_wrong = score.split([len(x), half, len(x), len(wrong)])
         loss = F.softplus(-real).mean() + DECODED * F.softplus(of_decoded).mean()
@@ -151,7 +155,7 @@ class Critic(Part):
         read = attributes(logits[: len(x)], step.objective.model.config.groups)
         loss = loss + cross_entropy(read, y).mean() / self.questions
         if self.steps % R1_EVERY == 0:
-            some = x[:half].detach().requires_grad_(True)
+            some = seen[:half].detach().requires_grad_(True)
             (gradient,) = torch.autograd.grad(self.net(some, y[:half])[0].sum(), some, create_graph=True)
             loss = loss + R1_EVERY * 0.5 * R1 * gradient.square().flatten(1).sum(1).mean()
         self.steps += 1

@@ -8,6 +8,7 @@ import torch
 from csvae_hub.models import list_models
 from csvae_hub.training.parts._common import (
     all_codes,
+    disturbance,
     follow_class_means,
     sampled_latents,
     switch_one_attribute,
@@ -129,3 +130,33 @@ def test_in_a_group_another_member_takes_the_place(build, batch, kind, donors):
     ended = 2 - edited.which[in_group]
     rows = torch.arange(int(in_group.sum()))
     assert torch.equal(edited.latents.w[in_group][rows, ended], means[ended, 0])
+
+
+def test_a_disturbance_changes_each_picture_its_own_way_and_others_of_its_row_alike():
+    torch.manual_seed(0)
+    picture = torch.rand(1, 3, 16, 16)
+    pictures = picture.expand(64, -1, -1, -1).requires_grad_()
+    change = disturbance(pictures)
+    moved = change(pictures)
+    assert moved.shape == pictures.shape
+    assert torch.equal(moved, change(pictures))
+    apart = (moved[:, None] - moved[None]).abs().flatten(2).amax(2)
+    assert (apart + torch.eye(64) > 1e-3).all()
+    assert 0.05 < (moved - pictures).abs().mean() < 0.4
+    (gradient,) = torch.autograd.grad(moved.sum(), pictures)
+    assert (gradient.abs().flatten(1).sum(1) > 0).all()
+
+
+def test_some_of_the_disturbed_pictures_keep_their_finest_detail():
+    torch.manual_seed(0)
+    noise = torch.randn(200, 1, 16, 16) * 0.1 + 0.5
+    change = disturbance(noise)
+    detail = (change(noise) - torch.nn.functional.avg_pool2d(change(noise), 3, 1, 1))[..., 4:12, 4:12].flatten(1).std(1)
+    own = (noise - torch.nn.functional.avg_pool2d(noise, 3, 1, 1))[..., 4:12, 4:12].flatten(1).std(1)
+    kept = detail / own > 0.7
+    assert 0.3 < kept.float().mean() < 0.9
+
+
+@pytest.mark.parametrize("shape", [(5, 1, 48, 48), (1, 3, 20, 20)])
+def test_a_disturbance_takes_pictures_of_any_kind(shape):
+    assert disturbance(torch.rand(shape))(torch.rand(shape)).shape == shape

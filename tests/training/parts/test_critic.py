@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
 from csvae_hub.training.config import TrainerConfig, learning_rate_factor
+from csvae_hub.training.parts import critic
 from csvae_hub.training.parts.critic import BETAS, R1, R1_EVERY, RISE, Network, exclusions
 from csvae_hub.training.trainer import Trainer
 
@@ -21,6 +22,12 @@ TERMS = ("realism", "recognition", "matching", "locality")
 @pytest.fixture
 def objective(build):
     return build(parts={"critic": {}})
+
+
+@pytest.fixture
+def undisturbed(monkeypatch):
+    """The critic is shown the pictures as they are."""
+    monkeypatch.setattr(critic, "disturbance", lambda like: lambda images: images)
 
 
 def game_of(objective):
@@ -56,7 +63,7 @@ def test_the_critic_learns_in_its_own_minimisation_alone(build, batch, state, ch
     assert changed(before, objective) == {"parts.0.steps"}
 
 
-def test_the_critic_s_loss_is_its_equation(objective, batch):
+def test_the_critic_s_loss_is_its_equation(objective, batch, undisturbed):
     part, game = part_of(objective), game_of(objective)
     part.steps.fill_(1)  # a step without the penalty
     _, step = objective.generative_step(*batch(objective, 8))
@@ -78,7 +85,7 @@ def test_the_critic_s_loss_is_its_equation(objective, batch):
     assert (wished[4:] != y[rows[4:]]).any(1).all()  # what the pictures beside them are not
 
 
-def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(objective, batch):
+def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(objective, batch, undisturbed):
     part, game = part_of(objective), game_of(objective)
     _, step = objective.generative_step(*batch(objective, 8))
     found = [next(game.losses(step)).item() for _ in range(2 * R1_EVERY + 1)]
@@ -93,7 +100,7 @@ def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(object
     assert found[0] - plain == pytest.approx(0.5 * R1 * 16 * torch.stack(squares).mean().item(), rel=1e-3)
 
 
-def test_the_model_s_terms_are_their_equations(objective, batch):
+def test_the_model_s_terms_are_their_equations(objective, batch, undisturbed):
     part = part_of(objective)
     part.steps.fill_(RISE + 1)
     _, step = objective.generative_step(*batch(objective, 8))
@@ -204,7 +211,7 @@ def test_attributes_that_hardly_occur_together_exclude_one_another():
     assert (1, 1) not in {(i, a) for i, a, j, _ in exclusions(unknown).nonzero().tolist() if i != j}
 
 
-def test_what_does_not_go_with_the_switched_attribute_counts_as_a_half(objective, batch):
+def test_what_does_not_go_with_the_switched_attribute_counts_as_a_half(objective, batch, undisturbed):
     part = part_of(objective)
     part.steps.fill_(RISE)
     part.exclusions.zero_()
