@@ -49,18 +49,18 @@ class LinearEraser(nn.Module):
 
     def fit(self, h: Tensor, y: Tensor) -> None:
         """Sets the moments to those of h (N, dim) and y (N, attributes) alone."""
-        for buffer in self.buffers():
-            buffer.zero_()
-        self.observe(h, y)
+        self.batches.zero_()
+        self.observe(h, y, momentum=1.0)
 
     @torch.no_grad()
-    def observe(self, h: Tensor, y: Tensor) -> None:
+    def observe(self, h: Tensor, y: Tensor, momentum: float | None = None) -> None:
         """Takes a batch h (B, dim), y (B, attributes) without NaN into the running moments."""
+        momentum = self.momentum if momentum is None else momentum
         h, y, n = h.float(), y.float(), len(h)
         buffers = (self.mean_h, self.mean_y, self.second_hh, self.cross_hy, self.weight)
         values = (h.mean(0), y.mean(0), h.T @ h / n, h.T @ y / n, torch.ones((), device=h.device))
         for buffer, value in zip(buffers, values, strict=True):
-            buffer.mul_(1 - self.momentum).add_(value, alpha=self.momentum)
+            buffer.mul_(1 - momentum).add_(value, alpha=momentum)
         if self.batches % 8 == 0:
             self.solve()
         self.batches += 1

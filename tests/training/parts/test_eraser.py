@@ -42,6 +42,33 @@ def test_missing_attributes_are_those_that_the_model_reads(build, batch):
     torch.testing.assert_close(eraser.mean_y / eraser.weight, (step.out.q_y.mean > 0.5).float().mean(0))
 
 
+def test_what_is_removed_costs_as_kl_would(build, batch, trained):
+    objective = build(parts={"eraser": {}}, erase=True)
+    objective.generative_step(*batch(objective, 40))
+    projection = objective.model.q_z.eraser.projection.clone()
+    loss, step = objective.generative_step(*batch(objective, 40))
+    q_z = objective.model.q_z
+    code = q_z.code(step.out.features)[0]
+    assert torch.equal(q_z.eraser.projection, projection)  # renewed at every 8th batch
+    torch.testing.assert_close(step.terms["removed"], 0.5 * (code - step.out.q_z.mean).square().sum(1))
+    others = sum(term.mean() for name, term in step.terms.items() if name != "removed")
+    torch.testing.assert_close(loss, others + step.terms["removed"].mean())
+    step.terms["removed"].sum().backward()
+    assert {"model.q_z.head.weight"} <= trained(objective)
+
+
+def test_after_the_fit_a_batch_hardly_moves_the_moments(build, batch):
+    objective = build(parts={"eraser": {}}, erase=True)
+    model = objective.model.eval()
+    (fit,) = objective.at_end
+    fit(model, [batch(objective, 60, missing=0.0)])
+    eraser = model.q_z.eraser
+    assert eraser.weight == 1
+    before = eraser.mean_h.clone()
+    objective.generative_step(*batch(objective, 40))
+    assert (eraser.mean_h - before).norm() < 0.02 * before.norm()
+
+
 def test_at_the_end_it_is_fitted_to_all_data(build, batch, state, changed):
     objective = build(parts={"eraser": {}}, erase=True)
     model, (x, y) = objective.model.eval(), batch(objective, 60, missing=0.1)
