@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,21 +11,10 @@ from torch import Tensor
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import DataError
 from csvae_hub.models import AttributeModel, Latents
+from csvae_hub.models.modes import evaluating
 
 BATCH = 64
 """Pictures at once; larger batches leave a CPU's cache and take longer."""
-
-
-@contextmanager
-def evaluating(model: AttributeModel) -> Iterator[None]:
-    """Eval mode and no gradients inside; afterwards the model's own mode again."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def check_fits(model: AttributeModel, data: AttributeData) -> None:
@@ -51,7 +39,7 @@ def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = 
         ValueError: the latents are not finite.
     """
     check_fits(model, data)
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         batches = (data.batch(rows) for rows in torch.arange(len(data)).split(BATCH))
         latents = Latents.cat([model.encode(x, y if labelled else None).to("cpu") for x, y in batches])
     for name, tensor in (("z", latents.z), ("w", latents.w)):
@@ -66,7 +54,7 @@ def encode_data(model: AttributeModel, data: AttributeData, *, labelled: bool = 
 def decode_in_batches(model: AttributeModel, latents: Latents) -> Iterator[Tensor]:
     """Decoded batches (B, *shape) of at most `BATCH`, on the CPU, in the order of the latents."""
     for start in range(0, len(latents), BATCH):
-        with evaluating(model):  # not around the loop: the caller goes on between the batches
+        with evaluating(model), torch.no_grad():  # not around the loop: the caller goes on between the batches
             decoded = model.decode(latents[start : start + BATCH].to(model.device)).float().cpu()
         yield decoded
 
@@ -81,7 +69,7 @@ def edited(
 ) -> Latents:
     """`model.edit` of latents on the CPU, which go to the model's device and come back; so do latents as values."""
     there = {name: value.to(model.device) if isinstance(value, Latents) else value for name, value in values.items()}
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         return model.edit(latents.to(model.device), there, generator=generator).to("cpu")
 
 

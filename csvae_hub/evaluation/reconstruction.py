@@ -9,9 +9,10 @@ import torch
 
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
-from csvae_hub.evaluation.encoding import BATCH, decode_in_batches, encode_data, evaluating
+from csvae_hub.evaluation.encoding import BATCH, decode_in_batches, encode_data
 from csvae_hub.images import with_channels
 from csvae_hub.models import AttributeModel, Latents
+from csvae_hub.models.modes import evaluating
 
 
 def reconstruction(
@@ -52,7 +53,7 @@ def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[
     data = data.select(model.attributes)
     sums: defaultdict[str, float] = defaultdict(float)
     devices = [model.device] if model.device.type == "cuda" else []
-    with evaluating(model), torch.random.fork_rng(devices=devices):
+    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         for part in torch.arange(len(data)).split(BATCH):
             x, y = (tensor.to(model.device, model.dtype) for tensor in data.batch(part))

@@ -22,6 +22,7 @@ from csvae_hub.images import ImageBatch, Preprocessor, load_images, with_channel
 from csvae_hub.models.base import Also, Model, Output
 from csvae_hub.models.groups import with_groups
 from csvae_hub.models.latents import Latents
+from csvae_hub.models.modes import evaluating
 from csvae_hub.models.pretrained import Pretrained
 from csvae_hub.networks import Adversary, Decoder, PosteriorY, PosteriorZ
 
@@ -266,15 +267,8 @@ class AttributeModel(Pretrained, Model, ABC):
         """
         given = _tensors(images)
         has_gradient = bool(given) and any(one.requires_grad for one in [*given, *_tensors(values)])
-        training = [module for module in self.modules() if module.training]
-        for module in training:
-            module.training = False
-        try:
-            with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()):
-                yield
-        finally:
-            for module in training:
-                module.training = True
+        with evaluating(self), torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()):
+            yield
 
     # -- helpers for the members of the family --------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Noisy:
     def __init__(self, inner, scale):
         self.inner, self.scale = inner, scale
         self.config, self.attributes, self.device = inner.config, inner.attributes, inner.device
-        self.training, self.eval, self.train = False, inner.eval, inner.train
+        self.modules = inner.modules
 
     def encode(self, x, y=None):
         latents = self.inner.encode(x, y)

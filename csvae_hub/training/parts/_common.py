@@ -11,6 +11,7 @@ from torch import Tensor
 
 from csvae_hub.distributions import most_likely
 from csvae_hub.models import AttributeModel, Latents
+from csvae_hub.models.modes import evaluating
 from csvae_hub.training.steps import Examples, Step
 
 
@@ -86,22 +87,6 @@ def switch_one_attribute(model: AttributeModel, latents: Latents, donors: float)
     return Edited(edited, rows, which[rows], wished[rows])
 
 
-def decode_as_later(model: AttributeModel, latents: Latents) -> Tensor:
-    """Decodes (B, *shape) by the running moments of batch norm, as after training, with a gradient.
-
-    By the moments of the batch the decoder sees that a batch is of edited pictures. It then draws the edits for such
-    batches alone: they were half as strong after training.
-    """
-    training = [module for module in model.backbone.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        return model.decode(latents)
-    finally:
-        for module in training:
-            module.training = True
-
-
 def disturbance(pictures: Tensor) -> Callable[[Tensor], Tensor]:
     """Draws a change for each of the pictures (B, C, S, S) in [0, 1]; gives a function that makes it, with a gradient.
 
@@ -147,12 +132,10 @@ def all_codes(model: AttributeModel, examples: Examples) -> tuple[Tensor, Tensor
     """The means of z before eraser and flow (N, z_dim), and the attributes (N, k) with gaps filled by q(y | x)."""
     codes: list[Tensor] = []
     attributes: list[Tensor] = []
-    training = model.training
-    model.eval()
-    for x, y in examples:
-        features = model.backbone.encode(x)
-        y = torch.where(y.isnan(), most_likely(model.q_y(features)).to(y), y)
-        codes.append(model.q_z.code(features, y)[0])
-        attributes.append(y)
-    model.train(training)
+    with evaluating(model):
+        for x, y in examples:
+            features = model.backbone.encode(x)
+            y = torch.where(y.isnan(), most_likely(model.q_y(features)).to(y), y)
+            codes.append(model.q_z.code(features, y)[0])
+            attributes.append(y)
     return torch.cat(codes), torch.cat(attributes)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
 from csvae_hub.models import Latents
+from csvae_hub.models.modes import evaluating
 from csvae_hub.training.parts._common import sampled_latents
 from csvae_hub.training.steps import Part, Step, Weighted
 
@@ -31,11 +32,9 @@ class Invariance(Part):
         rows = torch.randint(batch, (batch, k), device=latents.y.device)
         columns = torch.arange(k, device=latents.y.device)
         others = Latents(latents.z, latents.w[rows, columns], latents.y[rows, columns], latents.attributes)
-        training = model.backbone.training
-        model.backbone.eval()  # batch norm's moments are those of real pictures
-        with torch.no_grad():
-            pictures = torch.cat([step.out.p_x.mean, model.decode(others)])
-        features = model.backbone.encode(pictures)
-        model.backbone.train(training)
+        with evaluating(model.backbone):  # batch norm's moments are those of real pictures
+            with torch.no_grad():
+                pictures = torch.cat([step.out.p_x.mean, model.decode(others)])
+            features = model.backbone.encode(pictures)
         own, other = features.chunk(2)
         return {"invariance": invariance(model.q_z(own, latents.y), model.q_z(other, others.y))}

@@ -14,7 +14,8 @@ from torch.func import functional_call
 from csvae_hub.backbones import Backbone
 from csvae_hub.config import check
 from csvae_hub.distributions import log_odds
-from csvae_hub.training.parts._common import decode_as_later, follow_class_means, sampled_latents, switch_one_attribute
+from csvae_hub.models.modes import evaluating
+from csvae_hub.training.parts._common import follow_class_means, sampled_latents, switch_one_attribute
 from csvae_hub.training.steps import Examples, Objective, Part, Step
 
 
@@ -71,14 +72,12 @@ class Rest(Part):
             return {}
         follow_class_means(step)
         edited = switch_one_attribute(model, sampled_latents(step), donors=0.4)
-        reader, training = _Reader(model.backbone, model.q_y), model.backbone.training
+        reader = _Reader(model.backbone, model.q_y)
         fixed = {name: p.detach() for name, p in reader.named_parameters()}
-        pictures = decode_as_later(model, edited.latents)
-        model.backbone.eval()
-        with torch.no_grad():
-            before = reader(step.x[edited.rows])
-        logits = functional_call(reader, fixed, (disturbed(pictures),))
-        model.backbone.train(training)
+        with evaluating(model.backbone):
+            with torch.no_grad():
+                before = reader(step.x[edited.rows])
+            logits = functional_call(reader, fixed, (disturbed(model.decode(edited.latents)),))
         own, others = consistency(logits, before, edited.wished, edited.which)
         return {"consistency": own, "consistency_of_others": others}
 
@@ -121,11 +120,7 @@ def _frozen(backbone: Backbone) -> Callable[[Tensor], Tensor]:
 
     def features(x: Tensor) -> Tensor:
         """Features of x as constants."""
-        training = backbone.training
-        backbone.eval()
-        with torch.no_grad():
-            found = encode(x)
-        backbone.train(training)
-        return found
+        with evaluating(backbone), torch.no_grad():
+            return encode(x)
 
     return features
