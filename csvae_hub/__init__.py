@@ -9,16 +9,28 @@ if TYPE_CHECKING:
     from csvae_hub.backbones import list_backbones, register_backbone
     from csvae_hub.editing import FaceEditor
     from csvae_hub.evaluation import evaluate
-    from csvae_hub.models import CSVAE, VAE, CondVAE, CondVAEInfo, create_model, list_models
+    from csvae_hub.images import to_images
+    from csvae_hub.models import (
+        CSVAE,
+        VAE,
+        AttributeModel,
+        CondVAE,
+        CondVAEInfo,
+        Latents,
+        create_model,
+        list_models,
+    )
     from csvae_hub.training import Trainer, TrainerConfig
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AttributeModel": "models",
     "CSVAE": "models",
     "CondVAE": "models",
     "CondVAEInfo": "models",
     "FaceEditor": "editing",
+    "Latents": "models",
     "Trainer": "training",
     "TrainerConfig": "training",
     "VAE": "models",
@@ -27,13 +39,16 @@ _HOMES = {
     "list_backbones": "backbones",
     "list_models": "models",
     "register_backbone": "backbones",
+    "to_images": "images",
 }
 
 __all__ = [
+    "AttributeModel",
     "CSVAE",
     "CondVAE",
     "CondVAEInfo",
     "FaceEditor",
+    "Latents",
     "Trainer",
     "TrainerConfig",
     "VAE",
@@ -42,6 +57,7 @@ __all__ = [
     "list_backbones",
     "list_models",
     "register_backbone",
+    "to_images",
 ]
 
 

@@ -167,6 +167,19 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(values.movedim(0, -1).squeeze(-1).numpy())
 
 
+def to_images(images: Tensor) -> list[Image.Image]:
+    """Gives pictures (B, C, H, W) of 1 or 3 channels, such as `sample` gives, as 8-bit PIL images.
+
+    Values outside [0, 1] are clipped.
+
+    Raises:
+        ImageError: another shape.
+    """
+    if images.ndim != 4:
+        raise ImageError(f"expected pictures (B, C, H, W), got shape {tuple(images.shape)}: give one as image[None]")
+    return [to_picture(image) for image in images]
+
+
 def with_channels(images: Tensor, channels: int) -> Tensor:
     """Gives pictures (B, C, H, W) with 1 channel, the luminance by ITU-R BT.601, or with 3; grey stays to the bit."""
     if images.shape[1] == channels:

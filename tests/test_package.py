@@ -60,6 +60,7 @@ def test_an_unknown_name_is_answered_with_what_there_is():
     with pytest.raises(AttributeError) as caught:
         _ = csvae_hub.CSVAEE
     assert str(caught.value) == (
-        "module 'csvae_hub' has no attribute 'CSVAEE': it gives CSVAE, CondVAE, CondVAEInfo, FaceEditor, Trainer,"
-        " TrainerConfig, VAE, create_model, evaluate, list_backbones, list_models, register_backbone"
+        "module 'csvae_hub' has no attribute 'CSVAEE': it gives AttributeModel, CSVAE, CondVAE, CondVAEInfo,"
+        " FaceEditor, Latents, Trainer, TrainerConfig, VAE, create_model, evaluate, list_backbones, list_models,"
+        " register_backbone, to_images"
     )

@@ -69,7 +69,8 @@ class BatchEditor:
         """Edits prepared pictures; the faces of all go through the model together."""
         if self.photos is None:
             if self.keep_size:
-                return [Edited(picture) for picture in self.model.edit(list(batch), self.values)]
+                pictures: list[Image.Image] = list(batch)
+                return [Edited(picture) for picture in self.model.edit(pictures, self.values)]
             with torch.no_grad():
                 latents = self.model.edit(self.model.encode(list(batch)), self.values)
             return [Edited(picture) for picture in self._decoded(latents, batch)]

@@ -25,6 +25,7 @@ from csvae_hub.errors import FaceError, ImageError
 from csvae_hub.images import ImageLike, Images, open_picture
 from csvae_hub.models.editable import AttributeModel, Value
 from csvae_hub.models.groups import together
+from csvae_hub.models.kinds import gives_the_kind_it_takes
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.values import plain
 
@@ -78,6 +79,9 @@ class FaceEditor:
         self.model = model
         self._given_detector = detector
 
+    def __repr__(self) -> str:
+        return f"FaceEditor({self.model!r})"
+
     @cached_property
     def detector(self) -> Detector:
         """The detector of faces; MissingExtraError if none was given and OpenCV is missing."""
@@ -103,6 +107,7 @@ class FaceEditor:
         """
         return self.encode([self.align(photo, face=face, landmarks=landmarks)])[0]
 
+    @gives_the_kind_it_takes
     def edit(
         self,
         photos: Images,
@@ -153,6 +158,7 @@ class FaceEditor:
         pictures = [picture for picture, _ in rendered]
         return pictures if is_list else pictures[0]
 
+    @gives_the_kind_it_takes
     def set_attribute(
         self,
         photos: Images,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.distributions import Independent
 
@@ -21,12 +25,15 @@ from csvae_hub.errors import ConfigError, unknown_attribute
 from csvae_hub.images import ImageBatch, Preprocessor, load_images, with_channels
 from csvae_hub.models.base import Also, Model, Output
 from csvae_hub.models.groups import with_groups
+from csvae_hub.models.kinds import gives_the_kind_it_takes
 from csvae_hub.models.latents import Latents
 from csvae_hub.models.modes import evaluating
 from csvae_hub.models.pretrained import Pretrained
 from csvae_hub.networks import Adversary, Decoder, PosteriorY, PosteriorZ
 
-Value = bool | float | str | Path | Sequence[float] | Tensor | Latents | Any
+Value: TypeAlias = (
+    bool | float | str | os.PathLike[str] | Sequence[float] | Tensor | Latents | Image.Image | NDArray[Any] | np.generic
+)
 """A value of an attribute: see `AttributeModel.set_attribute`."""
 
 
@@ -54,6 +61,18 @@ class AttributeModel(Pretrained, Model, ABC):
         self.p_x = Decoder(self.backbone, config.likelihood)
         self.q_y = PosteriorY(config.backbone.features, len(config.attributes), config.groups)
         self.adversary_net = None
+
+    def __repr__(self) -> str:
+        config = self.config
+        size, places = (
+            "×".join(map(str, config.shape)),
+            f", in {config.z_grid}×{config.z_grid} places" * (config.z_grid > 1),
+        )
+        parameters = sum(p.numel() for p in self.parameters())
+        return (
+            f"{type(self).__name__}({size}, z {config.z_dim}{places}, {len(self.attributes)} attributes: "
+            f"{', '.join(self.attributes)}; {config.backbone.name}, {parameters / 1e6:.1f} M parameters, {self.device})"
+        )
 
     # -- distributions --------------------------------------------------------------------------------------------
 
@@ -149,6 +168,7 @@ class AttributeModel(Pretrained, Model, ABC):
             raise ValueError("decode(latents) holds w and y already: use decode(latents), or decode(z, ...)")
         return self.p_x_given(latents.to(self.device)).mean
 
+    @gives_the_kind_it_takes
     def set_attribute(
         self, images: Any, name: str, value: Value = True, *, generator: torch.Generator | None = None
     ) -> Any:
@@ -174,6 +194,7 @@ class AttributeModel(Pretrained, Model, ABC):
         """
         return self.edit(images, {name: value}, generator=generator)
 
+    @gives_the_kind_it_takes
     def edit(self, images: Any, values: Mapping[str, Value], *, generator: torch.Generator | None = None) -> Any:
         """Changes several attributes at once: `edit(images, {"Smiling": 0.7, "Hat": True})`; see `set_attribute`.
 
@@ -206,6 +227,7 @@ class AttributeModel(Pretrained, Model, ABC):
         for name in values:
             self.index(name)
 
+    @gives_the_kind_it_takes
     def reconstruct(self, x: Any) -> Any:
         """decode(encode(x)), as the same kind of thing as x."""
         with self._evaluating(x):

@@ -13,7 +13,7 @@ from torch.utils import _pytree as tree
 from csvae_hub.errors import unknown_attribute
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Latents:
     """The code of a batch: z (B, z_dim), w (B, k, w_dim), y (B, k), and the attributes' names in order.
 
@@ -24,6 +24,10 @@ class Latents:
     w: Tensor
     y: Tensor
     attributes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        z, w = tuple(self.z.shape), tuple(self.w.shape)
+        return f"Latents({len(self)}: z {z}, w {w}, {', '.join(self.attributes)}; {self.z.dtype}, {self.z.device})"
 
     def __len__(self) -> int:
         return len(self.z)
