@@ -18,9 +18,9 @@ from csvae_hub.images import LUMA, with_channels
 Paste: TypeAlias = Literal["changed", "difference", "whole"]
 """Ways to put an edit back: what changed much, the change, or the whole decoded face; see `layer`."""
 
-FEATHER = 0.15
+FEATHER = 0.08
 """Width of the mask's rise from 0 at the border of the crop to 1, as a share of its side."""
-FLOOR, WEAK = 0.01, 0.12
+FLOOR, WEAK = 0.01, 0.07
 """The floor of "changed": a change in units of x, or a share of the strongest change, whichever is more."""
 OPAQUE = 0.12
 """The least change, in units of x, from which "changed" shows the decoded face itself."""
