@@ -76,3 +76,12 @@ def test_what_makes_them_leaves_a_folder_that_is_there(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", [str(script)])
     runpy.run_path(str(script), run_name="__main__")
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_weights_without_the_classes_scales_draw_from_the_prior():
+    folder = DATA / "format-1" / "csvae"
+    assert "class_scales" not in load_file(folder / hub.WEIGHTS)
+    model = AttributeModel.from_pretrained(folder, device="cpu")
+    assert not model.class_scales.any()
+    p_w, y = model.prior_w(torch.ones(1, len(model.attributes))), torch.ones(4000, len(model.attributes))
+    torch.testing.assert_close(model.prior_latents(4000, y, None).w.mean(0), p_w.mean[0], rtol=0, atol=0.1)

@@ -21,12 +21,13 @@ from csvae_hub.networks import PosteriorW, PriorW
 class CSVAE(AttributeModel):
     """A VAE with z, which knows nothing of the attributes, and a subspace w_i of `w_dim` numbers for each attribute.
 
-    `class_means` (k, 2, w_dim) are the means of w_i over the training pictures without and with each attribute (ours:
-    q(w | x, y) need not fill p(w | y)). Before training they are the means of p(w | y).
+    `class_means` and `class_scales` (k, 2, w_dim) are the moments of w_i over the training pictures without and with an
+    attribute (ours: q(w | x, y) need not fill p(w | y)). Before training: the means of p(w | y), and 0 for unknown.
     """
 
     name = "csvae"
     class_means: Tensor
+    class_scales: Tensor
 
     def __init__(self, config: ModelConfig, preprocessor: Preprocessor | None = None) -> None:
         super().__init__(config, preprocessor)
@@ -36,6 +37,7 @@ class CSVAE(AttributeModel):
         self.p_w = PriorW([config.prior(a) for a in config.attributes], config.w_dim, config.learn_priors)
         self.adversary_net = self._adversary_net()
         self.register_buffer("class_means", self.p_w.loc.detach().clone())  # (k, absent and present, w_dim)
+        self.register_buffer("class_scales", torch.zeros_like(self.class_means))
 
     @staticmethod
     def condition_dim(config: ModelConfig) -> int:
@@ -102,8 +104,8 @@ class CSVAE(AttributeModel):
     def prior_latents(self, n: int, y: Tensor | None, generator: torch.Generator | None) -> Latents:
         """Z from N(0, I), w from p(w | y) for y (n, k)."""
         y = self._random_attributes(n, y, generator)
-        z, p_w = self._sampled_z(n, generator), self.prior_w(y)
-        return Latents(z, p_w.mean + p_w.stddev * noise(p_w.mean.shape, generator).to(p_w.mean), y, self.attributes)
+        z, (loc, scale) = self._sampled_z(n, generator), self._moments_of_w(y).unbind()
+        return Latents(z, loc + scale * noise(loc.shape, generator).to(loc), y, self.attributes)
 
     def latents_of_parts(self, z: Tensor, w: Tensor | None, y: Tensor | None) -> Latents:
         """Latents of z (B, z_dim) and w (B, k, w_dim)."""
@@ -118,9 +120,8 @@ class CSVAE(AttributeModel):
         if isinstance(found, Latents):
             point = found.w[:, found.index(name)].expand(latents.w.shape[0], -1)
         elif isinstance(found, str):
-            p_w = self.prior_w(torch.ones_like(latents.y, device=self.device))
-            drawn = noise((latents.w.shape[0], self.config.w_dim), generator).to(p_w.mean)
-            point = p_w.mean[:, i] + p_w.stddev[:, i] * drawn
+            loc, scale = self._moments_of_w(torch.ones_like(latents.y, device=self.device))[:, :, i].unbind()
+            point = loc + scale * noise(loc.shape, generator).to(loc)
         elif found.ndim:
             point = found
         else:
@@ -131,6 +132,12 @@ class CSVAE(AttributeModel):
     def class_points(self, latents: Latents) -> Tensor:
         """The points w (B, k, w_dim)."""
         return latents.w
+
+    def _moments_of_w(self, y: Tensor) -> Tensor:
+        """Mean and scale of w (2, B, k, w_dim) for y (B, k): by the training pictures where known, else of p(w | y)."""
+        p_w, moments = self.prior_w(y), torch.stack([self.class_means, self.class_scales])[:, None]
+        fitted = torch.lerp(moments[..., 0, :], moments[..., 1, :], y[..., None].to(moments))
+        return torch.where(moments[1].any(), fitted, torch.stack([p_w.mean, p_w.stddev]))
 
     def _posterior_w(self, features: Tensor, y: Tensor) -> Independent:
         return self.q_w(features, y, self.prior_w(y) if self.config.residual else None)

@@ -262,10 +262,15 @@ class AttributeModel(Pretrained, Model, ABC):
 
     @torch.no_grad()
     def finalize(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Sets `class_means`, if there are any, from all training data: batches of x (B, *shape) and y (B, k)."""
+        """Sets the moments of the classes that there are from all training data: batches of x (B, *shape), y (B, k)."""
         self.eval()
-        latents = [self.posterior_latents(self.backbone.encode(x), y, False, None) for x, y in batches]
-        self.update_class_means(Latents.cat(latents), momentum=1.0)
+        latents = Latents.cat([self.posterior_latents(self.backbone.encode(x), y, False, None) for x, y in batches])
+        self.update_class_means(latents, momentum=1.0)
+        for scales in (buffer for name, buffer in self.named_buffers() if name == "class_scales"):
+            for value in (0, 1):
+                member = (latents.y.round() == value).to(latents.w)[..., None]
+                squares = (latents.w - self.get_buffer("class_means")[:, value]).square() * member
+                scales[:, value] = (squares.sum(0) / member.sum(0).clamp(min=1)).sqrt()
 
     @torch.no_grad()
     def update_class_means(self, latents: Latents, momentum: float = 0.01) -> None:

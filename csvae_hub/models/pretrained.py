@@ -32,6 +32,9 @@ from csvae_hub.images import Preprocessor
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
+LATER = ("class_scales",)
+"""Tensors that weights of format 1 may lack; they stay as they are before training."""
+
 
 class Pretrained(nn.Module):
     """A module built from a `ModelConfig` and a `Preprocessor`, both saved beside its weights."""
@@ -123,7 +126,9 @@ class Pretrained(nn.Module):
         try:
             with torch.device("cpu"), torch.random.fork_rng(devices=[]), _Bound(state):
                 model = concrete(config, preprocessor)
-            _check_state(model.state_dict(), state, strict)
+            own = model.state_dict()
+            state = {name: own[name] for name in LATER if name in own} | state
+            _check_state(own, state, strict)
         except WeightsMismatchError as error:
             raise WeightsMismatchError(f"{folder}: {error}") from None
         model.to(floating).load_state_dict(state, strict=False)

@@ -177,14 +177,20 @@ def test_a_grey_model_takes_colour_and_gives_it_back(models):
 # -- the end of training ----------------------------------------------------------------------------------------------
 
 
-def test_finalizing_changes_the_class_means_alone(new_model):
+def test_finalizing_changes_the_classes_moments_alone(new_model):
     model = new_model("image, every option").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x, y = torch.rand(60, 3, 16, 16), some_y(60)
     model.finalize(zip(x.split(25), y.split(25), strict=True))
     assert not model.training
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {"class_means"}
+    assert changed == {"class_means", "class_scales"}
+    w = torch.cat([model.encode(part, own).w for part, own in zip(x.split(25), y.split(25), strict=True)])
+    for i in range(3):
+        for value in (0, 1):
+            of_class = w[y[:, i] == value, i]
+            torch.testing.assert_close(model.class_means[i, value], of_class.mean(0))
+            torch.testing.assert_close(model.class_scales[i, value], of_class.std(0, correction=0))
 
 
 def test_finalizing_fills_missing_attributes(new_model):

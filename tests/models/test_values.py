@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from fractions import Fraction
 
 import click
@@ -130,6 +131,19 @@ def test_a_sample_is_drawn_from_the_class_that_has_the_attribute(model):
     p_w = model.prior_w(torch.ones(1, 3))
     torch.testing.assert_close(drawn.mean(0), p_w.mean[0, 1], rtol=0, atol=0.1)
     torch.testing.assert_close(drawn.std(0), p_w.stddev[0, 1], rtol=0.05, atol=0)
+
+
+def test_a_sample_of_a_trained_model_is_drawn_from_where_the_class_s_pictures_are(model):
+    trained = copy.deepcopy(model)
+    trained.class_means.copy_(torch.randn(3, 2, 2))
+    trained.class_scales.copy_(torch.rand(3, 2, 2) + 0.1)
+    many = Latents.cat([trained.encode(inputs(trained, 1))] * 4000)
+    drawn = trained.set_attribute(many, "Hat", "sample", generator=generator()).w[:, 1]
+    torch.testing.assert_close(drawn.mean(0), trained.class_means[1, 1], rtol=0, atol=0.1)
+    torch.testing.assert_close(drawn.std(0), trained.class_scales[1, 1], rtol=0.05, atol=0)
+    prior = trained.prior_latents(4000, torch.zeros(4000, 3), generator()).w
+    torch.testing.assert_close(prior.mean(0), trained.class_means[:, 0], rtol=0, atol=0.1)
+    torch.testing.assert_close(prior.std(0), trained.class_scales[:, 0], rtol=0.05, atol=0)
 
 
 def test_a_sample_is_the_same_again_by_its_generator(image_model):
