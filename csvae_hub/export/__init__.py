@@ -89,8 +89,8 @@ def export_model(
             except Exception as error:  # torch's exporters raise anything
                 reason = str(error.__cause__ or error).strip().partition("\n")[0][:200]
                 raise ExportError(
-                    f"{name}: expected a graph that torch can export, got {reason}. Is the backbone one that"
-                    " `csvae_hub.testing.check_backbone` passes?"
+                    f"{name}: expected a graph that torch can export, got {reason}. Update torch and"
+                    " onnxscript; a backbone of your own must not read the numbers of a tensor as Python's"
                 ) from error
             differences[name] = difference(name, module, chosen.read(content, graph), inputs)
             contents[f"{name}{chosen.suffix}"] = content

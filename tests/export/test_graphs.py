@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-from csvae_hub.export import graphs
-from csvae_hub.models import list_models
+from csvae_hub.export import formats, graphs, parity
+from csvae_hub.models import AttributeModel, list_models
 
 SIZE = 16
 KINDS = ("every option, grey, a group", "z with places", "with a flow", "vae", "cond-vae", "cond-vae-info")
@@ -106,6 +106,15 @@ def test_a_number_is_the_point_of_set_attribute_to_the_bit(build):
         values = torch.tensor([[torch.nan, torch.nan, 0.3, torch.nan]] * 2)
         moved = graphs.in_subspaces(model, encoded(model, x), values)
         assert torch.equal(moved.w, model.set_attribute(encoded(model, x), "Hat", 0.3).w)
+
+
+def test_the_edit_of_packaged_weights_is_the_model_s():
+    model = AttributeModel.from_pretrained("celeba-64", device="cpu")
+    module, graph = graphs.graphs_of(model)["edit"]
+    with torch.no_grad():
+        inputs = [(batch["x"], batch["values"]) for batch in parity.examples(model)]
+        content = formats.write_onnx(module.eval(), inputs[0], graph, {})
+        assert parity.difference("edit", module, formats.read_onnx(content, graph), inputs) < 1e-4
 
 
 def test_every_model_of_the_family_is_exported(build):
