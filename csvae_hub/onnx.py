@@ -69,10 +69,12 @@ class Description:
         check(len(self.attributes) > 0, "attributes", "at least one name", self.attributes)
         channels, *sides = self.shape
         check(channels in (1, 3), "shape", "1 or 3 channels first", self.shape)
+        every = self.graphs.keys() >= {"encoder", "decoder", "edit"}
+        check(every, "graphs", "encoder, decoder and edit", sorted(self.graphs))
         check(sides == [self.preprocessor.size] * 2, "shape", f"sides of {self.preprocessor.size}", self.shape)
 
     def metadata(self) -> dict[str, str]:
-        """The fields as text: JSON, but of a text itself."""
+        """The fields by name: a text as it is, anything else as JSON."""
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in to_dict(self).items()}
 
 
@@ -296,8 +298,8 @@ def _value(value: Any, name: str) -> bool | float:
         raise ValueError(f"value for {name!r}: {error}") from error
     if not isinstance(found, Real):
         raise ValueError(
-            f"value for {name!r}: expected True, False or a number, got {shown(value)}: coordinates, pictures and 'sample'"
-            " take the model itself, as AttributeModel.from_pretrained gives it"
+            f"value for {name!r}: expected True, False or a number, got {shown(value)}: coordinates, pictures and"
+            " 'sample' take the model itself, as AttributeModel.from_pretrained gives it"
         )
     if not np.isfinite(float(found)):
         raise ValueError(f"value for {name!r}: expected finite numbers, got {value!r}")

@@ -284,6 +284,7 @@ def test_damaged_exports_are_named(copy, exported, tmp_path):
         ),
         ({"colour": 1}, ConfigError, "unknown key 'colour'"),
         ({"attributes": []}, ConfigError, "attributes: expected at least one name"),
+        ({"graphs": {}}, ConfigError, "graphs: expected encoder, decoder and edit"),
         ({"shape": [2, 16, 16]}, ConfigError, "shape: expected 1 or 3 channels first"),
         ({"shape": [1, 32, 32]}, ConfigError, "shape: expected sides of 16"),
     ],
