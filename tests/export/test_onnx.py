@@ -104,6 +104,7 @@ def test_an_edited_picture_is_the_model_s_within_a_level(both, mode, size):
     got, expected = onnx_model.edit(given, values), torch_model.edit(given, values)
     assert (got.mode, got.size) == (expected.mode, expected.size)
     assert levels(got, expected) <= 1
+    assert (np.asarray(got) != np.asarray(expected)).mean() < 0.02  # where the last bit rounds the other way
 
 
 def test_codes_pictures_and_probabilities_are_the_model_s(both):
