@@ -104,6 +104,10 @@ class CardError(ValueError):
     """A model card whose front matter cannot be read."""
 
 
+class ExportError(ValueError):
+    """A model that can't be exported, or whose exported graphs don't compute what it does."""
+
+
 class MissingExtraError(ImportError):
     """A package that an optional extra brings, and that is not installed."""
 

@@ -14,9 +14,36 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from csvae_hub.config import check
 from csvae_hub.errors import ImageError
-from csvae_hub.opening import MIN_SIDE, check_side, open_file, upright_8_bit
+from csvae_hub.opening import check_side, open_image, open_picture
+from csvae_hub.preprocessing import (
+    ALIGNED_SIZE,
+    CELEBA_LANDMARKS,
+    LUMA,
+    Preprocessor,
+    center_square,
+    square_of,
+    with_square,
+)
+
+__all__ = [
+    "ALIGNED_SIZE",
+    "CELEBA_LANDMARKS",
+    "KINDS",
+    "LUMA",
+    "ImageBatch",
+    "ImageLike",
+    "Images",
+    "Preprocessor",
+    "center_square",
+    "grid",
+    "load_images",
+    "open_image",
+    "open_picture",
+    "to_images",
+    "to_picture",
+    "with_channels",
+]
 
 ImageLike: TypeAlias = Union[str, "os.PathLike[str]", Image.Image, "np.ndarray[Any, Any]", Tensor]
 Images: TypeAlias = ImageLike | Sequence[ImageLike]
@@ -25,47 +52,6 @@ KINDS = (
     "a path, a PIL image, a uint8 array (H, W, 3), a float tensor in [0, 1] of shape (C, H, W) or (B, C, H, W),"
     " or a list of these"
 )
-CELEBA_LANDMARKS = ((69.4, 111.3), (108.2, 111.3), (88.5, 135.5), (71.5, 152.4), (105.5, 152.4))
-ALIGNED_SIZE = (178, 218)
-"""Width and height of CelebA's aligned pictures, in pixels."""
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's
-
-
-@dataclass(frozen=True)
-class Preprocessor:
-    """The steps from a picture to the network's input; stored with the weights as preprocessor.json.
-
-    The centre square of the picture is resized (Pillow's antialiased bicubic) to `size` pixels a side, RGB in
-    `range`. `landmarks` are the five points (x, y) that the training faces were aligned to, or, if they were not, the
-    medians of their own: eyes, nose, mouth corners, in pixels of CelebA's 178×218 frame, whose central 148×148 the
-    training pictures show.
-
-    Raises:
-        ConfigError: a field is out of range.
-    """
-
-    size: int = 64
-    crop: str = "center-square"
-    interpolation: str = "bicubic"
-    range: tuple[float, float] = (0.0, 1.0)
-    landmarks: tuple[tuple[float, float], ...] = CELEBA_LANDMARKS
-
-    def __post_init__(self) -> None:
-        check(self.size >= MIN_SIDE, "size", f"at least {MIN_SIDE} pixels", self.size)
-        check(self.crop == "center-square", "crop", "'center-square'", self.crop)
-        check(self.interpolation == "bicubic", "interpolation", "'bicubic'", self.interpolation)
-        check(self.range == (0.0, 1.0), "range", "(0.0, 1.0)", self.range)
-        check(len(self.landmarks) == 5, "landmarks", "five points (x, y)", self.landmarks)
-        check(
-            _is_face(self.landmarks), "landmarks", f"those of an upright face in {ALIGNED_SIZE} pixels", self.landmarks
-        )
-
-
-def _is_face(landmarks: tuple[tuple[float, float], ...]) -> bool:
-    """True where the points lie in CelebA's frame as those of a face do, the picture's left first."""
-    inside = all(0 <= value <= side for point in landmarks for value, side in zip(point, ALIGNED_SIZE, strict=True))
-    (x, y), (x2, y2), _, (x3, y3), (x4, y4) = landmarks
-    return inside and min(x2 - x, x4 - x3, min(y3, y4) - max(y, y2)) >= MIN_SIDE
 
 
 @dataclass(frozen=True)
@@ -130,33 +116,6 @@ def load_images(
         device = next((image.device for image in (images if is_list else [images]) if isinstance(image, Tensor)), "cpu")
     rows = [item.rows.to(device, dtype) for item in items]
     return ImageBatch(rows[0] if len(rows) == 1 else torch.cat(rows), tuple(items), is_list)
-
-
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Gives the picture in a file, upright, 8-bit RGB, or RGBA where it has transparency; errors as `open_file`."""
-    picture = open_file(path)
-    return picture.convert("RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
-
-
-def open_picture(image: object) -> Image.Image:
-    """Gives a path, PIL image or uint8 array as an upright 8-bit picture of its own: L, LA, RGB or RGBA.
-
-    Raises:
-        ImageError: something else, or one that cannot be read or has a shape or type that can't be right.
-    """
-    if isinstance(image, str | os.PathLike):
-        return open_file(image)
-    if isinstance(image, Image.Image):
-        return upright_8_bit(image)
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
-    raise ImageError(f"expected a path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__}")
-
-
-def center_square(width: int, height: int) -> tuple[int, int, int]:
-    """Gives left, top and side, in pixels, of the largest centred square."""
-    side = min(width, height)
-    return (width - side) // 2, (height - side) // 2, side
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -226,24 +185,6 @@ def _read(image: object, preprocessor: Preprocessor, dtype: torch.dtype) -> _Ite
     return item
 
 
-def _from_array(image: np.ndarray[Any, Any]) -> Image.Image:
-    if image.dtype != np.uint8:
-        scaled = {"f": "np.round(255 * image)", "u": "(image // 257)"}.get(image.dtype.kind, "image")
-        raise ImageError(
-            f"expected an array of uint8 (0 to 255), got {image.dtype}: convert it, as by {scaled}.astype(np.uint8),"
-            " or give a float tensor (C, H, W) in [0, 1]"
-        )
-    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
-        remedy = "give grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
-        if image.ndim == 4:
-            remedy = "give a batch as list(images)"
-        elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
-            remedy = "put the channels last, as by image.transpose(1, 2, 0)"
-        raise ImageError(f"expected an array of shape (H, W, 3), got {image.shape}: {remedy}")
-    check_side(image.shape[1], image.shape[0])
-    return Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
-
-
 def _tensor_item(image: Tensor, preprocessor: Preprocessor, dtype: torch.dtype) -> _Item:
     _check_floats(image)
     batch = image if image.ndim == 4 else image[None]
@@ -300,18 +241,10 @@ def _resize(images: Tensor, side: int) -> Tensor:
 
 def _picture_item(picture: Image.Image, preprocessor: Preprocessor) -> _Item:
     """Reads an upright 8-bit picture: L, LA, RGB or RGBA."""
-    left, top, side = center_square(*picture.size)
-    box = (left, top, left + side, top + side)
-    size = (preprocessor.size, preprocessor.size)
-    square = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC, box=box)
-    values = torch.from_numpy(np.array(square)).movedim(-1, 0)
+    side = min(picture.size)
+    values = torch.from_numpy(np.array(square_of(picture, preprocessor.size))).movedim(-1, 0)
 
     def restore(edited: Tensor) -> Image.Image:
-        pasted = to_picture(_resize(edited.detach().cpu().float(), side)[0]).convert(picture.mode.removesuffix("A"))
-        if picture.has_transparency_data:
-            pasted.putalpha(picture.getchannel("A").crop(box))
-        restored = picture.copy()
-        restored.paste(pasted, (left, top))
-        return restored
+        return with_square(picture, to_picture(_resize(edited.detach().cpu().float(), side)[0]))
 
     return _Item(values[None].float() / 255, restore)

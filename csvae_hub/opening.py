@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -64,6 +64,46 @@ def open_file(path: str | os.PathLike[str]) -> Image.Image:
         raise ImageError(f"{path}: {error}") from error
     except Exception as error:  # Pillow's decoders raise anything
         raise ImageError(f"{path}: {_unreadable(error)}") from error
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Gives the picture in a file, upright, 8-bit RGB, or RGBA where it has transparency; errors as `open_file`."""
+    picture = open_file(path)
+    return picture.convert("RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
+
+
+def open_picture(image: object) -> Image.Image:
+    """Gives a path, PIL image or uint8 array as an upright 8-bit picture of its own: L, LA, RGB or RGBA.
+
+    Raises:
+        ImageError: something else, or one that cannot be read or has a shape or type that can't be right.
+    """
+    if isinstance(image, str | os.PathLike):
+        return open_file(image)
+    if isinstance(image, Image.Image):
+        return upright_8_bit(image)
+    if isinstance(image, np.ndarray):
+        return from_array(image)
+    raise ImageError(f"expected a path, a PIL image or a uint8 array (H, W, 3), got {type(image).__name__}")
+
+
+def from_array(image: np.ndarray[Any, Any]) -> Image.Image:
+    """Gives a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) as a picture; errors are ImageError."""
+    if image.dtype != np.uint8:
+        scaled = {"f": "np.round(255 * image)", "u": "(image // 257)"}.get(image.dtype.kind, "image")
+        raise ImageError(
+            f"expected an array of uint8 (0 to 255), got {image.dtype}: convert it, as by {scaled}.astype(np.uint8),"
+            " or give a float tensor (C, H, W) in [0, 1]"
+        )
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))):
+        remedy = "give grey (H, W), RGB (H, W, 3) or RGBA (H, W, 4)"
+        if image.ndim == 4:
+            remedy = "give a batch as list(images)"
+        elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
+            remedy = "put the channels last, as by image.transpose(1, 2, 0)"
+        raise ImageError(f"expected an array of shape (H, W, 3), got {image.shape}: {remedy}")
+    check_side(image.shape[1], image.shape[0])
+    return Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image)
 
 
 def pixels_in(path: Path) -> int:

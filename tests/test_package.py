@@ -36,6 +36,11 @@ def test_importing_the_package_imports_nothing_heavy():
     )
 
 
+@pytest.mark.parametrize("module", ["config", "errors", "exclusive", "hub", "opening", "preprocessing", "text"])
+def test_what_runs_without_torch_imports_without_it(module):
+    assert "torch" not in modules_after(f"import csvae_hub.{module}")
+
+
 def test_every_public_name_is_imported_without_what_only_its_use_needs():
     code = "import csvae_hub\nfor name in csvae_hub.__all__: getattr(csvae_hub, name)"
     loaded = modules_after(code)

@@ -24,6 +24,9 @@ PACKAGES = (
     "matplotlib",
     "opencv-python-headless",
     "gradio",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
 )
 
 

@@ -92,6 +92,18 @@ def with_results(text: str, evaluation: Mapping[str, Any], name: str) -> str:
     return str(card)
 
 
+def licence_of(folder: str | Path) -> dict[str, str]:
+    """Gives `license`, `license_name` and `license_link`, as far as the card that `make_card` gives has them.
+
+    Raises:
+        WeightsError: a file is missing or corrupt.
+        CardError: the front matter of README.md can't be read.
+    """
+    data = _read(make_card(folder, Path(folder).name), CARD).data
+    fields = {name: data.get(name) for name in ("license", "license_name", "license_link")}
+    return {name: str(value) for name, value in fields.items() if value}
+
+
 class _Facts:
     """The contents of a folder's files, worded as the parts of a card."""
 
