@@ -123,6 +123,10 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
             x = x.float().div_(255)
         return x, torch.from_numpy(self.labels[rows])
 
+    def names(self, indices: Indices) -> list[str]:
+        """The files of the examples at these indices, or where there are none "row 0" and so on."""
+        return [f"row {i}" if self.files is None else self.files[i] for i in _rows(indices).tolist()]
+
     @property
     def has_counterfactuals(self) -> bool:
         """True where `counterfactual` can draw the examples with one attribute changed."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,9 @@ from csvae_hub.training.checkpoints import Progress, load_latest, save_checkpoin
 
 if TYPE_CHECKING:
     from csvae_hub.training.trainer import Trainer
+
+NAMED = 5
+"""Examples of a batch that an error names; the log has all."""
 
 
 def check_identity(now: Mapping[str, Any], then: Mapping[str, Any], folder: Path) -> None:
@@ -89,6 +94,17 @@ def identity(run: Trainer) -> dict[str, Any]:
     return {**run.record, "trainer": to_dict(run.config), "data_fingerprint": run.train_data.fingerprint}
 
 
+def about(run: Trainer) -> dict[str, Any]:
+    """What a finished run was, beside its identity: examples, seconds, device, versions."""
+    versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
+    return {
+        "examples": len(run.train_data),
+        "elapsed_seconds": round(run.elapsed, 1),
+        "device": str(run.device),
+        "versions": {"python": platform.python_version(), **versions},
+    }
+
+
 def save_run(run: Trainer, batches: int) -> None:
     """Writes a checkpoint of modules, optimisers and random numbers after so many batches, if the run has a folder.
 
@@ -109,11 +125,16 @@ def save_run(run: Trainer, batches: int) -> None:
     save_checkpoint(run.folder / "checkpoints", tensors, Progress(batches, run.elapsed, flat(identity(run))))
 
 
-def not_finite(got: str) -> TrainingError:
-    """The error for a run that holds NaN or infinity."""
-    return TrainingError(
-        f"{got}: expected finite numbers; lower the learning rate, and train in another folder or without resuming"
+def not_finite(got: str, examples: Sequence[str] = ()) -> TrainingError:
+    """The error for a run that holds NaN or infinity, where known with the examples of the batch."""
+    more = f" and {len(examples) - NAMED} more" if len(examples) > NAMED else ""
+    made_of = f", made of {', '.join(examples[:NAMED])}{more}" if examples else ""
+    error = TrainingError(
+        f"{got}{made_of}: expected finite numbers; lower the learning rate, and train in another folder or without"
+        " resuming"
     )
+    error.examples = tuple(examples)
+    return error
 
 
 def restore_run(run: Trainer, resumed: bool) -> int:

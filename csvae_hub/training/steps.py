@@ -73,6 +73,8 @@ class Minimisation:
     betas: tuple[float, float] = (0.9, 0.999)
     with_model: bool = False
     """True: its learning rate is always the model's; else `TrainerConfig.adversary_learning_rate`, a constant."""
+    chance: float | None = None
+    """The loss of an answer that reads nothing, where it is known; the adversary's is counted from the labels."""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import platform
 import time
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,9 @@ from csvae_hub.models import AttributeModel
 from csvae_hub.training.average import update_average
 from csvae_hub.training.checkpoints import locked
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
-from csvae_hub.training.grids import squared_error, write_grid
-from csvae_hub.training.resume import identity, restore_run, save_run
+from csvae_hub.training.grids import look
+from csvae_hub.training.guards import Guards, watched
+from csvae_hub.training.resume import about, identity, restore_run, save_run
 from csvae_hub.training.run_log import Means, RunLog
 from csvae_hub.training.steps import Objective
 
@@ -89,33 +88,31 @@ class Trainer:
             ConfigError: the checkpoint is of another configuration or other data, or another run is in the folder.
             TrainingError: a loss or a weight is no longer finite.
         """
-        config, size = self.config, self.config.batch_size
-        with torch.random.fork_rng(), locked(self.folder), RunLog(self.folder, self.last_batch, self.quiet) as log:
-            torch.manual_seed(config.seed)
+        guards = Guards.of(self.objective, torch.from_numpy(self.train_data.labels), self.last_batch)
+        log = RunLog(self.folder, self.last_batch, self.quiet, guards)
+        with torch.random.fork_rng(), locked(self.folder), log:
+            torch.manual_seed(self.config.seed)
             first = restore_run(self, resume)
             log.start(first)
             started, saved, drawn = time.monotonic() - self.elapsed, time.monotonic(), time.monotonic()
-            means = Means()
-            order = batch_order(len(self.train_data), config.seed, first // self.batches_per_epoch)
+            means = Means(lambda batch: self.train_data.names(self._rows(batch)))
             for batch in range(first, self.last_batch):
-                epoch, step = divmod(batch, self.batches_per_epoch)
-                if step == 0:
-                    order = batch_order(len(self.train_data), config.seed, epoch)
                 if batch == self.rest_at:
                     self.begin_rest()
-                means.add(self.train_step(*self._examples(order[step * size : (step + 1) * size]), batch))
+                means.add(self.train_step(*self._examples(self._rows(batch)), batch))
 
-                done, now = batch + 1, time.monotonic()
+                done, epoch, now = batch + 1, batch // self.batches_per_epoch + 1, time.monotonic()
                 self.elapsed = now - started
-                ends_epoch, last = step + 1 == self.batches_per_epoch, done == self.last_batch
+                ends_epoch, last = done % self.batches_per_epoch == 0, done == self.last_batch
                 save = last or now - saved >= self.checkpoint_seconds
                 if save or ends_epoch or done % LOG_EVERY == 0 or log.is_due():
                     rate = {"learning_rate": self.optimizers["generative"].param_groups[0]["lr"]}
-                    log.write("batch", done, epoch + 1, size, means.take(done) | rate)
+                    log.write("batch", done, epoch, self.config.batch_size, means.take(done) | rate)
                 if ends_epoch:
                     draw = last or now - drawn >= self.checkpoint_seconds
                     drawn = now if draw else drawn
-                    log.write("epoch", done, epoch + 1, size, self._look(epoch + 1, draw))
+                    found = look(self.average, self.valid_data, self.folder if draw else None, epoch)
+                    log.write("epoch", done, epoch, self.config.batch_size, found | {"seconds": round(self.elapsed)})
                 if save:
                     save_run(self, done)
                     saved = time.monotonic()
@@ -134,6 +131,7 @@ class Trainer:
             loss, step = objective.generative_step(x, y)
         self._descend("generative", loss)
         means = {"loss": loss.detach(), **{name: term.detach().mean() for name, term in step.terms.items()}}
+        means |= watched(step)
         for game in objective.minimisations:
             losses = game.losses(step)
             while True:
@@ -169,6 +167,12 @@ class Trainer:
         self.average.load_state_dict(model.state_dict())
         self.optimizers["generative"] = self._generative_optimizer()
 
+    def _rows(self, batch: int) -> Tensor:
+        """The rows of the data that make up a batch, counted from 0; a last part of an epoch is left out."""
+        epoch, step = divmod(batch, self.batches_per_epoch)
+        order, size = batch_order(len(self.train_data), self.config.seed, epoch), self.config.batch_size
+        return order[step * size : (step + 1) * size]
+
     def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self.train_data.batch(indices)
         if self.is_image:
@@ -182,23 +186,11 @@ class Trainer:
                 x, y = self.train_data.batch(part)
                 yield (x.flip(-1) if flip else x).to(self.device), y.to(self.device)
 
-    def _look(self, epoch: int, draw: bool) -> dict[str, float]:
-        seconds = {"seconds": float(round(self.elapsed))}
-        if self.valid_data is None or len(self.valid_data) == 0:
-            return seconds
-        with torch.random.fork_rng():
-            if draw and self.folder is not None and self.is_image:
-                write_grid(self.average, self.valid_data, self.folder / "grids" / f"epoch-{epoch:03d}.png")
-            return {"valid_mse": squared_error(self.average, self.valid_data), **seconds}
-
     def _finish(self) -> AttributeModel:
         model = self.average.eval().to(memory_format=torch.contiguous_format)
         for fit in self.objective.at_end:
             fit(model, self._all_examples())
         model.finalize(self._all_examples())
         if self.folder is not None:
-            about = {"examples": len(self.train_data), "elapsed_seconds": round(self.elapsed, 1)}
-            versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
-            about |= {"device": str(self.device), "versions": {"python": platform.python_version(), **versions}}
-            model.save_pretrained(self.folder / "model", extra={"training.json": {**identity(self), **about}})
+            model.save_pretrained(self.folder / "model", extra={"training.json": {**identity(self), **about(self)}})
         return model
