@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from csvae_hub.config import shortened, to_dict
 from csvae_hub.errors import ConfigError, TrainingError
 from csvae_hub.hub.tensors import is_finite
+from csvae_hub.models import AttributeModel
 from csvae_hub.training.checkpoints import Progress, load_latest, save_checkpoint
 
 if TYPE_CHECKING:
@@ -94,17 +95,6 @@ def identity(run: Trainer) -> dict[str, Any]:
     return {**run.record, "trainer": to_dict(run.config), "data_fingerprint": run.train_data.fingerprint}
 
 
-def about(run: Trainer) -> dict[str, Any]:
-    """What a finished run was, beside its identity: examples, seconds, device, versions."""
-    versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
-    return {
-        "examples": len(run.train_data),
-        "elapsed_seconds": round(run.elapsed, 1),
-        "device": str(run.device),
-        "versions": {"python": platform.python_version(), **versions},
-    }
-
-
 def save_run(run: Trainer, batches: int) -> None:
     """Writes a checkpoint of modules, optimisers and random numbers after so many batches, if the run has a folder.
 
@@ -123,6 +113,27 @@ def save_run(run: Trainer, batches: int) -> None:
     if run.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
     save_checkpoint(run.folder / "checkpoints", tensors, Progress(batches, run.elapsed, flat(identity(run))))
+
+
+def finish_run(run: Trainer) -> AttributeModel:
+    """The averaged model, finished by the parts and on all examples, in eval mode; it is written to `folder/model`."""
+    model = run.average.eval().to(memory_format=torch.contiguous_format)
+    for fit in run.objective.at_end:
+        fit(model, run.all_examples())
+    model.finalize(run.all_examples())
+    if run.folder is not None:
+        about = {"examples": len(run.train_data), "elapsed_seconds": round(run.elapsed, 1)}
+        versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
+        about |= {"device": str(run.device), "versions": {"python": platform.python_version(), **versions}}
+        model.save_pretrained(run.folder / "model", extra={"training.json": {**identity(run), **about}})
+    return model
+
+
+def interrupted(run: Trainer) -> str:
+    """Says that SIGTERM ended a run, and what is left of it."""
+    if run.folder is None:
+        return "stopped by SIGTERM: nothing is kept, since the run has no folder"
+    return f"stopped by SIGTERM: the checkpoint in {run.folder / 'checkpoints'} is saved; the same command resumes"
 
 
 def not_finite(got: str, examples: Sequence[str] = ()) -> TrainingError:

@@ -20,7 +20,8 @@ from csvae_hub.training.checkpoints import locked
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
 from csvae_hub.training.grids import look
 from csvae_hub.training.guards import Guards, watched
-from csvae_hub.training.resume import about, identity, restore_run, save_run
+from csvae_hub.training.interruption import sigterm_stops
+from csvae_hub.training.resume import finish_run, interrupted, restore_run, save_run
 from csvae_hub.training.run_log import Means, RunLog
 from csvae_hub.training.steps import Objective
 
@@ -87,10 +88,13 @@ class Trainer:
         Raises:
             ConfigError: the checkpoint is of another configuration or other data, or another run is in the folder.
             TrainingError: a loss or a weight is no longer finite.
+            SystemExit: SIGTERM came; the checkpoint is saved, and the status is 143.
         """
         guards = Guards.of(self.objective, torch.from_numpy(self.train_data.labels), self.last_batch)
         log = RunLog(self.folder, self.last_batch, self.quiet, guards)
-        with torch.random.fork_rng(), locked(self.folder), log:
+        self.stopping = False
+        leave = sigterm_stops(self.stop, lambda: log.say(interrupted(self)))
+        with torch.random.fork_rng(), locked(self.folder), log, leave:
             torch.manual_seed(self.config.seed)
             first = restore_run(self, resume)
             log.start(first)
@@ -103,7 +107,7 @@ class Trainer:
 
                 done, epoch, now = batch + 1, batch // self.batches_per_epoch + 1, time.monotonic()
                 self.elapsed = now - started
-                ends_epoch, last = done % self.batches_per_epoch == 0, done == self.last_batch
+                ends_epoch, last = done % self.batches_per_epoch == 0, self.stopping or done == self.last_batch
                 save = last or now - saved >= self.checkpoint_seconds
                 if save or ends_epoch or done % LOG_EVERY == 0 or log.is_due():
                     rate = {"learning_rate": self.optimizers["generative"].param_groups[0]["lr"]}
@@ -116,13 +120,18 @@ class Trainer:
                 if save:
                     save_run(self, done)
                     saved = time.monotonic()
-        return self._finish()
+                if last:
+                    break
+        return finish_run(self)
+
+    def stop(self) -> None:
+        """Lets `fit` end after the batch that it is in, with a checkpoint."""
+        self.stopping = True
 
     def train_step(self, x: Tensor, y: Tensor, batch: int) -> dict[str, Tensor]:
         """All minimisations on one batch, in turn; gives the terms' means."""
-        objective, autocast = self.objective, torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
-        )  # fmt: skip
+        objective = self.objective
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
         start, end = (self.rest_at, self.last_batch) if batch >= self.rest_at else (0, self.rest_at)
         factor = learning_rate_factor(self.config.schedule, batch - start, end - start, self.batches_per_epoch)
         for name in ["generative", *(game.name for game in objective.minimisations if game.with_model)]:
@@ -163,7 +172,7 @@ class Trainer:
         assert objective.begin_rest is not None
         if not resumed:
             model.load_state_dict(self.average.state_dict())
-        objective.begin_rest(None if resumed else self._all_examples(mirrored=self.is_image))
+        objective.begin_rest(None if resumed else self.all_examples(mirrored=self.is_image))
         self.average.load_state_dict(model.state_dict())
         self.optimizers["generative"] = self._generative_optimizer()
 
@@ -179,18 +188,6 @@ class Trainer:
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
         return x.to(self.device, memory_format=self.memory_format), y.to(self.device)
 
-    def _all_examples(self, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """All examples in batches, then all of them mirrored."""
-        for flip in (False, True) if mirrored else (False,):
-            for part in torch.arange(len(self.train_data)).split(256):
-                x, y = self.train_data.batch(part)
-                yield (x.flip(-1) if flip else x).to(self.device), y.to(self.device)
-
-    def _finish(self) -> AttributeModel:
-        model = self.average.eval().to(memory_format=torch.contiguous_format)
-        for fit in self.objective.at_end:
-            fit(model, self._all_examples())
-        model.finalize(self._all_examples())
-        if self.folder is not None:
-            model.save_pretrained(self.folder / "model", extra={"training.json": {**identity(self), **about(self)}})
-        return model
+    def all_examples(self, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples in batches on the device, then all of them mirrored."""
+        return ((x.to(self.device), y.to(self.device)) for x, y in self.train_data.batches(256, mirrored))
