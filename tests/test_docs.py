@@ -57,3 +57,14 @@ def test_every_promise_of_security_names_tests_that_exist():
         named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", row.rpartition(" | ")[2] or row)
         assert named, row
         assert all((ROOT / path).exists() for path in named), row
+
+
+def test_the_examples_on_training_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile("\n".join(examples), "docs/training.md", "exec"), {"__name__": "example"})
+    assert re.search(r"^3 epochs, least error 0\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
+    for run in ("mine", "stops-early"):
+        assert (tmp_path / "runs" / run / "model/model.safetensors").is_file()

@@ -16,7 +16,8 @@ from csvae_hub.distributions import Groups, attributes
 from csvae_hub.losses import cross_entropy
 
 if TYPE_CHECKING:
-    from csvae_hub.training.steps import Objective, Step
+    from csvae_hub.training.steps import Step
+    from csvae_hub.training.trainer import Trainer
 
 COLLAPSED = 0.01
 """Nats of a subspace's KL below which it says no more than present or absent."""
@@ -94,11 +95,12 @@ class Guards:
     last: int | None = None
 
     @classmethod
-    def of(cls, objective: Objective, labels: Tensor, last_batch: int) -> Guards:
-        """The guards of a run over training labels (N, k); they wait for a tenth of it, at most 1000 batches."""
+    def of(cls, run: Trainer) -> Guards:
+        """The guards of a run; they wait for a tenth of it, at most 1000 batches."""
+        objective, labels = run.objective, torch.from_numpy(run.train_data.labels)
         answer = constant_answer(labels, objective.model.config.groups, objective.base_rate())
         chances = {game.name: game.chance for game in objective.minimisations if game.chance is not None}
-        patience = min(1000, max(100, last_batch // 10))
+        patience = min(1000, max(100, run.last_batch // 10))
         return cls({**chances, "adversary": answer["loss"]}, answer["entropy"], patience)
 
     def look(self, batch: int, means: Mapping[str, float]) -> dict[str, str]:

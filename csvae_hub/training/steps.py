@@ -136,9 +136,7 @@ class Objective(nn.Module):
         self.forward_pass: Callable[..., Output] = model.__call__
         self.also: Also = None
         self.adversary_input: Callable[[Output], Tensor] = lambda out: out.z
-        self.adversary_batches: Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]] = lambda z, y: iter(
-            [(z, y)]
-        )
+        self.adversary_batches: Callable[[Tensor, Tensor], Examples] = lambda z, y: [(z, y)]
         self.base_rate: Callable[[], Tensor | None] = lambda: None
         self.betas = (0.9, 0.999)
         self.rest_epochs = 0

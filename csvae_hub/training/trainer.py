@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel
 from csvae_hub.training.average import update_average
+from csvae_hub.training.callbacks import Callback, Callbacks
 from csvae_hub.training.checkpoints import locked
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
 from csvae_hub.training.grids import look
@@ -35,11 +36,12 @@ class Trainer:
     The folder, if any, gets `log.jsonl`, `logs/` (TensorBoard), `grids/epoch-NNN.png` (original, reconstruction, each
     attribute switched), `checkpoints/` and at the end `model/`, a weights folder with `training.json`. `record` is
     what training.json says besides (the recipe). A grid is drawn at the end of an epoch, no more often than
-    checkpoints are written. accelerate chooses the device; ACCELERATE_USE_CPU=1 forces the CPU.
+    checkpoints are written. `callbacks` are told of batches, epochs and the end. accelerate chooses the device;
+    ACCELERATE_USE_CPU=1 forces the CPU.
 
     Raises:
         MissingExtraError: accelerate isn't installed.
-        ConfigError: fewer than two examples.
+        ConfigError: fewer than two examples, or a callback without a method that is called.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Trainer:
         record: Mapping[str, Any] | None = None,
         quiet: bool = False,
         checkpoint_minutes: float = 10.0,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         check(len(train_data) > 1, "train_data", "two examples or more, for batch norm", len(train_data))
         require("accelerate", "train")
@@ -76,7 +79,7 @@ class Trainer:
         check(objective.rest_epochs < config.epochs, "parts.rest.epochs", "fewer than epochs", objective.rest_epochs)
         self.last_batch = config.epochs * self.batches_per_epoch
         self.rest_at = self.last_batch - objective.rest_epochs * self.batches_per_epoch
-        self.elapsed = 0.0
+        self.elapsed, self.callbacks, self.stopping = 0.0, Callbacks(callbacks), False
 
     def fit(self, resume: bool = True) -> AttributeModel:
         """Trains and gives the averaged model in eval mode (a copy: `objective.model` keeps the last weights).
@@ -90,11 +93,9 @@ class Trainer:
             TrainingError: a loss or a weight is no longer finite.
             SystemExit: SIGTERM came; the checkpoint is saved, and the status is 143.
         """
-        guards = Guards.of(self.objective, torch.from_numpy(self.train_data.labels), self.last_batch)
-        log = RunLog(self.folder, self.last_batch, self.quiet, guards)
-        self.stopping = False
-        leave = sigterm_stops(self.stop, lambda: log.say(interrupted(self)))
-        with torch.random.fork_rng(), locked(self.folder), log, leave:
+        self.stopping, log = False, RunLog(self.folder, self.last_batch, self.quiet, Guards.of(self))
+        sigterm = sigterm_stops(self.stop, lambda: log.say(interrupted(self)))
+        with torch.random.fork_rng(), locked(self.folder), log, sigterm:
             torch.manual_seed(self.config.seed)
             first = restore_run(self, resume)
             log.start(first)
@@ -103,10 +104,11 @@ class Trainer:
             for batch in range(first, self.last_batch):
                 if batch == self.rest_at:
                     self.begin_rest()
-                means.add(self.train_step(*self._examples(self._rows(batch)), batch))
-
+                terms = self.train_step(*self._examples(self._rows(batch)), batch)
+                means.add(terms)
                 done, epoch, now = batch + 1, batch // self.batches_per_epoch + 1, time.monotonic()
                 self.elapsed = now - started
+                self.callbacks.call("after_batch", self, done, terms)
                 ends_epoch, last = done % self.batches_per_epoch == 0, self.stopping or done == self.last_batch
                 save = last or now - saved >= self.checkpoint_seconds
                 if save or ends_epoch or done % LOG_EVERY == 0 or log.is_due():
@@ -115,17 +117,22 @@ class Trainer:
                 if ends_epoch:
                     draw = last or now - drawn >= self.checkpoint_seconds
                     drawn = now if draw else drawn
-                    found = look(self.average, self.valid_data, self.folder if draw else None, epoch)
-                    log.write("epoch", done, epoch, self.config.batch_size, found | {"seconds": round(self.elapsed)})
-                if save:
+                    figures = look(self.average, self.valid_data, self.folder if draw else None, epoch)
+                    figures["seconds"] = round(self.elapsed)
+                    log.write("epoch", done, epoch, self.config.batch_size, figures)
+                    self.callbacks.call("after_epoch", self, epoch, figures)
+                    last = last or self.stopping
+                if save or last:
                     save_run(self, done)
                     saved = time.monotonic()
                 if last:
                     break
-        return finish_run(self)
+        model = finish_run(self)
+        self.callbacks.call("at_end", self, model)
+        return model
 
     def stop(self) -> None:
-        """Lets `fit` end after the batch that it is in, with a checkpoint."""
+        """Lets `fit` end after the batch that it is in: it saves a checkpoint and gives the model of that moment."""
         self.stopping = True
 
     def train_step(self, x: Tensor, y: Tensor, batch: int) -> dict[str, Tensor]:
@@ -143,11 +150,7 @@ class Trainer:
         means |= watched(step)
         for game in objective.minimisations:
             losses = game.losses(step)
-            while True:
-                with autocast:
-                    term = next(losses, None)
-                if term is None:
-                    break
+            while (term := autocast(next)(losses, None)) is not None:
                 self._descend(game.name, game.weight * term)
                 means[game.name] = term.detach()
         update_average(self.average, objective.model, self.config.ema_decay, batch)

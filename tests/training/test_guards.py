@@ -198,7 +198,7 @@ def test_a_real_run_with_collapsed_subspaces_says_so(tmp_path, build, data, monk
 def test_the_guards_know_the_critic_and_the_adversary_of_every_recipe(name, build, data):
     recipe = load_recipe(name)
     objective = build(parts={part: {} for part in recipe.parts if part in ("critic", "balanced")})
-    found = Guards.of(objective, torch.from_numpy(data().labels), 5000)
+    found = Guards.of(Trainer(objective, TrainerConfig(epochs=1000, batch_size=8), data(), quiet=True))
     assert found.patience == 500
     assert found.chances.keys() == {"adversary", *({"critic"} & recipe.parts.keys())}
 
