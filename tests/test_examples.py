@@ -121,11 +121,13 @@ def test_the_plain_loop_trains_every_parameter_of_both_minimisations_and_lowers_
 
 
 def counted(step, steps):
-    """The step of an optimiser that has each parameter a gradient, noted."""
+    """The step of an optimiser, noted; its own parameters have gradients then, and no other's."""
 
     def noting(self, *arguments):
         steps.append(self)
-        assert all(p.grad is not None for group in self.param_groups for p in group["params"])
+        for optimizer in steps[-2:]:
+            grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            assert all((grad is not None) == (optimizer is self) for grad in grads)
         return step(self, *arguments)
 
     return noting

@@ -1,11 +1,9 @@
-"""The signs of life of a training run: a progress line, log.jsonl, TensorBoard."""
+"""The log of a training run: log.jsonl, TensorBoard, and the line that it shows."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,16 +15,9 @@ from torch import Tensor
 
 from csvae_hub.errors import TrainingError, require
 from csvae_hub.hub import replacing
-from csvae_hub.text import printable
-from csvae_hub.training.guards import LEAKAGE, Guards
+from csvae_hub.training.guards import Guards
+from csvae_hub.training.progress_line import PLAIN_SECONDS, ProgressLine
 from csvae_hub.training.resume import not_finite
-
-PLAIN_SECONDS = 30.0
-"""Seconds between two lines where there is no terminal, and between two entries at most."""
-WORDS = {"kl_w": "KL of w", "kl_z": "KL of z", "negative_entropy": "minus the adversary's entropy"}
-"""The terms that do not speak for themselves."""
-PLAIN = {"kind", "batch", "epoch", "images_per_second", "learning_rate", "seconds", LEAKAGE}
-"""Values that the line leaves out, or says otherwise; it leaves out those of single attributes too."""
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -63,18 +54,17 @@ class Means:
 
 
 class RunLog:
-    """Writes numbers to `folder/log.jsonl` and `folder/logs` (TensorBoard) and a line to stderr.
+    """Writes numbers to `folder/log.jsonl` and `folder/logs` (TensorBoard) and a `ProgressLine` to stderr.
 
-    On a terminal the line is rewritten in place; elsewhere there is one every half minute, and at the end of an epoch
-    where that takes longer. Without a folder only the line is written; `quiet` leaves that out too. What the guards
-    warn of and an error of training are entries as well, of the kinds "warning" and "error".
+    Without a folder only the line is written; `quiet` leaves that out too. What the guards warn of and an error of
+    training are entries as well, of the kinds "warning" and "error".
 
     Raises:
         MissingExtraError: a folder is given and tensorboard isn't installed.
     """
 
     def __init__(self, folder: Path | None, last_batch: int, quiet: bool = False, guards: Guards | None = None) -> None:
-        self.folder, self.last_batch, self.quiet, self.guards = folder, last_batch, quiet, guards
+        self.folder, self.guards, self.line = folder, guards, ProgressLine(last_batch, quiet)
         self.file: TextIO | None = None
         self.writer: SummaryWriter | None = None
         if folder is not None:
@@ -82,9 +72,8 @@ class RunLog:
 
     def start(self, first_batch: int) -> None:
         """Opens the files of a run that starts after `first_batch` batches; later entries are removed."""
-        self.started = self.last_time = time.monotonic()
-        self.last_line = -math.inf
-        self.first_batch = self.last_batch_logged = first_batch
+        self.last_time, self.last_batch_logged = time.monotonic(), first_batch
+        self.line.start(first_batch)
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -116,42 +105,20 @@ class RunLog:
             for name, value in entry.items():
                 if name not in ("kind", "batch"):
                     self.writer.add_scalar(f"{kind}/{name}", value, batch)
-        self._line(kind, batch, entry)
+        self.line.take(kind, batch, entry)
         if kind == "batch" and self.guards is not None:
             for name, text in self.guards.look(batch, values).items():
                 self._keep({"kind": "warning", "batch": batch, "epoch": epoch, "name": name, "text": text})
                 self.say(f"warning, batch {batch}: {text}")
 
     def say(self, line: str) -> None:
-        """A line of its own on stderr, which the line that is rewritten leaves in place."""
-        if sys.stderr.isatty() and not self.quiet:
-            sys.stderr.write("\r\x1b[2K")
-        say(printable(line), self.quiet)
+        """A line of its own on stderr."""
+        self.line.say(line)
 
     def _keep(self, entry: Mapping[str, Any]) -> None:
         if self.file is not None:
             self.file.write(json.dumps(entry) + "\n")
             self.file.flush()
-
-    def _line(self, kind: str, batch: int, entry: dict[str, Any]) -> None:
-        if self.quiet:
-            return
-        now, terminal = time.monotonic(), sys.stderr.isatty()
-        if not terminal and now - self.last_line < PLAIN_SECONDS and batch < self.last_batch:
-            return
-        self.last_line = now
-        left = (now - self.started) / max(1, batch - self.first_batch) * (self.last_batch - batch)
-        text = f"epoch {entry['epoch']}, batch {batch} of {self.last_batch}, {_clock(left)} left"
-        if kind == "batch":
-            text += f", {entry['images_per_second']:.0f} examples a second"
-        shown = {name: value for name, value in entry.items() if name not in PLAIN and "." not in name}
-        text += "; " + ", ".join(f"{WORDS.get(name, name)} {value:.4g}" for name, value in shown.items())
-        if terminal:
-            text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line can't be rewritten
-            sys.stderr.write(f"\r\x1b[2K{text}" + ("\n" if kind == "epoch" else ""))
-        else:
-            sys.stderr.write(text + "\n")
-        sys.stderr.flush()
 
     def __enter__(self) -> RunLog:
         return self
@@ -161,22 +128,11 @@ class RunLog:
         if isinstance(error, TrainingError):
             examples = list(error.examples)
             self._keep({"kind": "error", "batch": self.last_batch_logged, "text": str(error), "examples": examples})
+        self.line.close()
         if self.file is not None:
             self.file.close()
         if self.writer is not None:
             self.writer.close()
-
-
-def say(line: str, quiet: bool = False) -> None:
-    """A line on stderr at once, of what is being done now."""
-    if not quiet:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def _cut_log(path: Path, batch: int) -> set[str]:

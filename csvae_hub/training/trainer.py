@@ -106,6 +106,7 @@ class Trainer:
                     self.begin_rest()
                 terms = self.train_step(*self._examples(self._rows(batch)), batch)
                 means.add(terms)
+                log.line.renew(batch + 1)
                 done, epoch, now = batch + 1, batch // self.batches_per_epoch + 1, time.monotonic()
                 self.elapsed = now - started
                 self.callbacks.call("after_batch", self, done, terms)
