@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -47,6 +46,11 @@ def watched(step: Step) -> dict[str, Tensor]:
     if step.q_y is not None:
         found[LEAKAGE] = linear_leakage(step.objective.adversary_input(out), out.y)
     return found
+
+
+def is_watched(name: str) -> bool:
+    """True for the name of a scalar of `watched`, false for that of a term."""
+    return name == LEAKAGE or name.startswith(SUBSPACE)
 
 
 def linear_leakage(z: Tensor, y: Tensor) -> Tensor:
@@ -107,7 +111,7 @@ class Guards:
         """New warnings by name, after so many batches, from the means since the last look."""
         before, self.last = batch if self.last is None else self.last, batch
         found = self._rising_leakage(batch, means)
-        for name, holds, text in [*self._subspaces(means), *self._games(means)]:
+        for name, holds, text in [*self._subspaces(means), *self._adversary(means), *self._others(means)]:
             if not holds:
                 self.since.pop(name, None)
             elif batch - self.since.setdefault(name, before) >= self.patience:
@@ -118,41 +122,51 @@ class Guards:
 
     def _subspaces(self, means: Mapping[str, float]) -> Iterator[tuple[str, bool, str]]:
         for key, kl in means.items():
-            if key.startswith(SUBSPACE):
-                name = key.removeprefix(SUBSPACE)
-                yield f"{name} collapsed", kl < COLLAPSED, (
-                    f"the subspace of {name} has collapsed: its KL stayed below {COLLAPSED} nats for {self.patience}"
-                    " batches, so that it says no more than present or absent, and the plane of the attribute shows"
-                    " one kind of it. Lower objective.kl_w, or raise objective.reconstruction"
-                )  # fmt: skip
+            if not key.startswith(SUBSPACE):
+                continue
+            name = key.removeprefix(SUBSPACE)
+            text = (
+                f"the subspace of {name} has collapsed: its KL stayed below {COLLAPSED} nats for {self.patience}"
+                " batches, so that it says no more than present or absent, and the plane of the attribute shows one"
+                " kind of it. Lower objective.kl_w, or raise objective.reconstruction"
+            )
+            yield f"{name} collapsed", kl < COLLAPSED, text
 
-    def _games(self, means: Mapping[str, float]) -> Iterator[tuple[str, bool, str]]:
-        for name, chance in self.chances.items():
-            if name not in means:
-                continue
-            loss, lasted = means[name], f"for {self.patience} batches"
-            constant = f"that of a constant answer ({chance:.3g})"
-            if name != "adversary":
-                yield f"{name} always wins", loss < WON * chance, (
-                    f"the {name} always wins: {lasted} its loss stayed below {WON:.0%} of {constant}, so that the model"
-                    f" can learn little from it. Raise parts.{name}.weight, or train on more pictures"
-                )  # fmt: skip
-                yield f"{name} knows nothing", loss > chance, (
-                    f"the {name} knows nothing: {lasted} its loss ({loss:.3g}) stayed above {constant}, so that it"
-                    f" leads the model astray. Lower trainer.learning_rate, or leave out [parts.{name}]"
-                )  # fmt: skip
-                continue
-            yield "adversary knows nothing", loss > AT_CHANCE * chance and means.get(LEAKAGE, 0.0) > TELLS, (
-                f"the adversary learns nothing: {lasted} its loss ({loss:.3g}) stayed at {constant}, though even a"
-                " linear probe reads attributes from its input. Raise trainer.adversary_learning_rate, or set"
-                " parts.stronger_adversary.steps to 5"
-            )  # fmt: skip
-            entropy = -means.get("negative_entropy", -math.inf)
-            yield "adversary always wins", entropy < SURE * self.greatest_entropy, (
-                f"the adversary always wins: {lasted} its entropy stayed below {SURE:.0%} of the greatest"
-                f" ({self.greatest_entropy:.3g} nats), where the entropy has hardly a gradient, so that z keeps the"
-                " attributes. Raise objective.negative_entropy, or set parts.confusion.weight, whose gradient stays"
-            )  # fmt: skip
+    def _adversary(self, means: Mapping[str, float]) -> Iterator[tuple[str, bool, str]]:
+        if "adversary" not in means:
+            return
+        loss, chance = means["adversary"], self.chances["adversary"]
+        text = (
+            f"the adversary learns nothing: for {self.patience} batches its loss ({loss:.3g}) stayed at that of a"
+            f" constant answer ({chance:.3g}), though even a linear probe reads attributes from its input. Raise"
+            " trainer.adversary_learning_rate, or set parts.stronger_adversary.steps to 5"
+        )
+        yield "adversary knows nothing", loss > AT_CHANCE * chance and means.get(LEAKAGE, 0.0) > TELLS, text
+        if "negative_entropy" not in means:
+            return
+        text = (
+            f"the adversary always wins: for {self.patience} batches its entropy stayed below {SURE:.0%} of the"
+            f" greatest ({self.greatest_entropy:.3g} nats), where the entropy has hardly a gradient, so that z keeps"
+            " the attributes. Raise objective.negative_entropy, or set parts.confusion.weight, whose gradient stays"
+        )
+        yield "adversary always wins", -means["negative_entropy"] < SURE * self.greatest_entropy, text
+
+    def _others(self, means: Mapping[str, float]) -> Iterator[tuple[str, bool, str]]:
+        """A critic, and whatever else learns beside the model and says what a constant answer costs."""
+        for name in means.keys() & self.chances.keys() - {"adversary"}:
+            loss, chance = means[name], self.chances[name]
+            text = (
+                f"the {name} always wins: for {self.patience} batches its loss stayed below {WON:.0%} of that of a"
+                f" constant answer ({chance:.3g}), so that the model can learn little from it. Raise"
+                f" parts.{name}.weight, or train on more pictures"
+            )
+            yield f"{name} always wins", loss < WON * chance, text
+            text = (
+                f"the {name} knows nothing: for {self.patience} batches its loss ({loss:.3g}) stayed above that of a"
+                f" constant answer ({chance:.3g}), so that it leads the model astray. Lower trainer.learning_rate, or"
+                f" leave out [parts.{name}]"
+            )
+            yield f"{name} knows nothing", loss > chance, text
 
     def _rising_leakage(self, batch: int, means: Mapping[str, float]) -> dict[str, str]:
         """Compares the last three spans of `patience` batches, once two more in which the adversary learns are over."""
@@ -174,5 +188,5 @@ class Guards:
             f"z tells more and more of the attributes: over {3 * self.patience} batches the adversary's loss fell from"
             f" {losses[0]:.3g} to {losses[2]:.3g} nats and its entropy from {entropies[0]:.3g} to {entropies[2]:.3g}."
             " Raise objective.negative_entropy, or set parts.confusion.weight; csvae eval measures what z still tells"
-        )  # fmt: skip
+        )
         return {"leakage rises": text}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from csvae_hub.text import printable
-from csvae_hub.training.guards import LEAKAGE
+from csvae_hub.training.guards import is_watched
 
 PLAIN_SECONDS, LIVE_SECONDS = 30.0, 0.25
 """Seconds between two lines where there is no terminal, and between two states of the live line at least."""
@@ -24,8 +24,8 @@ WORDS = {
     "valid_mse": "squared error on validation data",
 }
 """The terms that do not speak for themselves."""
-PLAIN = {"kind", "batch", "epoch", "images_per_second", "learning_rate", "seconds", LEAKAGE}
-"""Values that the line leaves out, or says otherwise; it leaves out those of single attributes too."""
+PLAIN = {"kind", "batch", "epoch", "images_per_second", "learning_rate", "seconds"}
+"""Values that the line leaves out, or says otherwise; it leaves out what is watched, too."""
 CLEAR = "\r\x1b[2K"
 
 
@@ -61,7 +61,7 @@ class ProgressLine:
 
     def take(self, kind: str, batch: int, entry: Mapping[str, Any]) -> None:
         """Takes in an entry of the log; an "epoch" entry stays on a terminal, above the live line."""
-        shown = {name: value for name, value in entry.items() if name not in PLAIN and "." not in name}
+        shown = {name: value for name, value in entry.items() if name not in PLAIN and not is_watched(name)}
         terms = "; " + ", ".join(f"{WORDS.get(name, name)} {value:.4g}" for name, value in shown.items())
         speed = f", {entry['images_per_second']:.0f} examples a second" if kind == "batch" else ""
         if kind == "batch":

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from csvae_hub.errors import TrainingError, require
 from csvae_hub.hub import replacing
-from csvae_hub.training.guards import Guards
+from csvae_hub.training.guards import Guards, is_watched
 from csvae_hub.training.progress_line import PLAIN_SECONDS, ProgressLine
 from csvae_hub.training.resume import not_finite
 
@@ -46,9 +46,10 @@ class Means:
         rows = [dict(zip(row, torch.stack([*row.values()]).tolist(), strict=True)) for row in self.rows]
         self.rows = []
         for number, row in enumerate(rows, batch - len(rows) + 1):
-            broken = [f"{name} = {value}" for name, value in row.items() if not math.isfinite(value)]
+            broken = {name: f"{name} = {value}" for name, value in row.items() if not math.isfinite(value)}
             if broken:
-                raise not_finite(f"{', '.join(broken)} in batch {number}", self.examples(number - 1))
+                terms = [text for name, text in broken.items() if not is_watched(name)] or [*broken.values()]
+                raise not_finite(f"{', '.join(terms)} in batch {number}", self.examples(number - 1))
         names = dict.fromkeys(name for row in rows for name in row)
         return {name: fmean(row[name] for row in rows if name in row) for name in names}
 

@@ -84,3 +84,14 @@ def test_terms_are_said_in_words_and_an_entry_is_due_after_half_a_minute(capsys,
 def test_quiet_says_nothing(capsys):
     write(RunLog(None, 10, quiet=True), 0, 1)
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_watched_is_named_only_where_no_term_is_to_blame():
+    for row, words in (
+        ({"loss": float("nan"), "kl_w.Smiling": float("nan"), "leakage": float("inf")}, "^loss = nan in batch 1:"),
+        ({"loss": 1.0, "kl_w.Smiling": float("nan")}, "^kl_w.Smiling = nan in batch 1:"),
+    ):
+        means = Means()
+        means.add({name: torch.tensor(value) for name, value in row.items()})
+        with pytest.raises(TrainingError, match=words):
+            means.take(1)
