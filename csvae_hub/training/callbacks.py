@@ -41,7 +41,7 @@ class AtEnd(Protocol):
 
 
 Callback: TypeAlias = "AfterBatch | AfterEpoch | AtEnd"
-"""An object with at least one of these methods. A run calls those that it has; what they return is not used.
+"""An object with at least one of these methods. A run calls those that it has; their return values are not used.
 
 `trainer.stop()` ends the run after the batch. `trainer.objective.model` is the model that learns, `trainer.average` its
 average. Random numbers that a callback draws from torch do not change the run, which stays the same to the bit.

@@ -1,4 +1,4 @@
-"""Guards of a training run: what goes wrong without an error is said once, in words, with what to do."""
+"""Guards of a training run: they warn once, in words, of failures that raise no error, and say what to do."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Guards:
 
     @classmethod
     def of(cls, run: Trainer) -> Guards:
-        """The guards of a run; they wait for a tenth of it, at most 1000 batches."""
+        """The guards of a run; they wait for a tenth of it, within 100 and 1000 batches."""
         objective, labels = run.objective, torch.from_numpy(run.train_data.labels)
         answer = constant_answer(labels, objective.model.config.groups, objective.base_rate())
         chances = {game.name: game.chance for game in objective.minimisations if game.chance is not None}

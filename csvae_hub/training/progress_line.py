@@ -25,15 +25,15 @@ WORDS = {
 }
 """The terms that do not speak for themselves."""
 PLAIN = {"kind", "batch", "epoch", "images_per_second", "learning_rate", "seconds"}
-"""Values that the line leaves out, or says otherwise; it leaves out what is watched, too."""
+"""Values that the line leaves out, or says otherwise; it leaves out those of the guards, too."""
 CLEAR = "\r\x1b[2K"
 
 
 class ProgressLine:
     """Time left, speed and the terms in words, on stderr.
 
-    On a terminal the line has a bar, is renewed while batches go by, and what else is said stands above it. Elsewhere
-    there is a plain line every half minute, and at the end. `quiet` says nothing.
+    On a terminal the line has a bar and is renewed while batches go by; other lines stand above it. Elsewhere there is
+    a plain line every half minute, and at the end. `quiet` says nothing.
     """
 
     def __init__(self, last_batch: int, quiet: bool) -> None:

@@ -57,7 +57,7 @@ class Means:
 class RunLog:
     """Writes numbers to `folder/log.jsonl` and `folder/logs` (TensorBoard) and a `ProgressLine` to stderr.
 
-    Without a folder only the line is written; `quiet` leaves that out too. What the guards warn of and an error of
+    Without a folder only the line is written; `quiet` leaves that out too. Warnings of the guards and an error of
     training are entries as well, of the kinds "warning" and "error".
 
     Raises:
