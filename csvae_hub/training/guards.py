@@ -95,7 +95,7 @@ class Guards:
     patience: int
     said: set[str] = field(default_factory=set[str])
     since: dict[str, int] = field(default_factory=dict[str, int])
-    history: list[tuple[int, float, float]] = field(default_factory=list[tuple[int, float, float]])
+    history: list[tuple[int, float, float, float]] = field(default_factory=list[tuple[int, float, float, float]])
     last: int | None = None
 
     @classmethod
@@ -169,19 +169,23 @@ class Guards:
             yield f"{name} knows nothing", loss > chance, text
 
     def _rising_leakage(self, batch: int, means: Mapping[str, float]) -> dict[str, str]:
-        """Compares the last three spans of `patience` batches, once two more in which the adversary learns are over."""
+        """Compares the last three spans of `patience` batches, once two more in which the adversary learns are over.
+
+        An adversary that catches up with a model that slows down reads better, though z tells no more: the linear
+        leakage must not have fallen meanwhile.
+        """
         if "adversary" not in means or "negative_entropy" not in means:
             return {}
-        self.history.append((batch, means["adversary"], -means["negative_entropy"]))
+        self.history.append((batch, means["adversary"], -means["negative_entropy"], means.get(LEAKAGE, 0.0)))
         if batch - self.history[0][0] < 5 * self.patience:
             return {}
         self.history = [row for row in self.history if batch - row[0] < 6 * self.patience]
         spans = [[row for row in self.history if (batch - row[0]) // self.patience == ago] for ago in (2, 1, 0)]
         if not all(spans):
             return {}
-        losses, entropies = ([fmean(row[column] for row in span) for span in spans] for column in (1, 2))
+        losses, entropies, leaks = ([fmean(row[column] for row in span) for span in spans] for column in (1, 2, 3))
         steady = losses[0] > losses[1] > losses[2] and entropies[0] > entropies[1] > entropies[2]
-        falls = losses[0] - losses[2] > RISE * self.chances["adversary"]
+        falls = losses[0] - losses[2] > RISE * self.chances["adversary"] and leaks[2] >= leaks[0]
         if not (steady and falls and entropies[0] - entropies[2] > RISE * self.greatest_entropy):
             return {}
         text = (

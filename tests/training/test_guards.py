@@ -83,6 +83,13 @@ def test_leakage_that_rises_steadily_is_warned_of_once():
         assert said(guards(), (2000, lambda batch, constant=constant: rises(batch) | {constant: SOUND[constant]})) == []
 
 
+def test_an_adversary_that_catches_up_while_z_tells_less_is_no_leakage_that_rises():
+    def catches_up(batch):
+        return SOUND | {"adversary": 2 - batch / 1000, "negative_entropy": -2 + batch / 1000, "leakage": 300 / batch}
+
+    assert said(guards(), (1800, catches_up)) == []
+
+
 def test_an_adversary_that_learns_at_the_start_is_no_leakage_that_rises():
     def learns(batch):
         left = math.exp(-batch / 150)
