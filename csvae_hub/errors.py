@@ -33,7 +33,12 @@ class ConfigError(ValueError):
 
 
 class TrainingError(ConfigError, FloatingPointError):
-    """A run whose losses or weights are no longer finite: its options are too bold for its data."""
+    """A run whose losses or weights are no longer finite: its options are too bold for its data.
+
+    `examples` are the files, or else the rows, of the first batch of that kind, where a batch is to blame.
+    """
+
+    examples: tuple[str, ...] = ()
 
 
 class DataError(ValueError):

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 EQUATIONS = (ROOT / "docs/equations.md").read_text(encoding="utf-8")
@@ -57,3 +59,37 @@ def test_every_promise_of_security_names_tests_that_exist():
         named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", row.rpartition(" | ")[2] or row)
         assert named, row
         assert all((ROOT / path).exists() for path in named), row
+
+
+def test_the_examples_on_training_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.setitem(sys.modules, "lightning", SimpleNamespace(LightningModule=LightningStandIn))
+    names = {"__name__": "example"}
+    exec(compile("\n".join(examples), "docs/training.md", "exec"), names)
+    assert re.search(r"^3 epochs, least error 0\.\d{4}$", capsys.readouterr().out, re.MULTILINE)
+    for run in ("mine", "stops-early"):
+        assert (tmp_path / "runs" / run / "model/model.safetensors").is_file()
+    training = names["training"]
+    training.made = training.configure_optimizers()
+    before = {name: p.detach().clone() for name, p in training.named_parameters() if p.requires_grad}
+    training.training_step(names["data"].batch(range(16)), 0)
+    after = dict(training.named_parameters())
+    assert [name for name, value in before.items() if torch.equal(value, after[name])] == []
+    assert {"reconstruction", "kl_w", "negative_entropy"} <= training.logged.keys()
+
+
+class LightningStandIn(torch.nn.Module):
+    """The methods of a `LightningModule` that manual optimisation uses."""
+
+    def optimizers(self):
+        return self.made
+
+    def manual_backward(self, loss):
+        assert not self.automatic_optimization
+        loss.backward()
+
+    def log_dict(self, values):
+        self.logged = values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def load(name):
     return module
 
 
-augmentation, video = load("augmentation"), load("video")
+augmentation, plain_loop, video = load("augmentation"), load("plain_loop"), load("video")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
@@ -75,6 +76,61 @@ def test_table_has_the_interval_of_student():
     low, high = t.interval(0.95, 2, np.mean([20, 50, 60]), np.std([20, 50, 60], ddof=1) / 3**0.5)
     *_, row = augmentation.table(runs).splitlines()
     assert row.split(" | ")[2] == f"{(low + high) / 2:.1f} ± {(high - low) / 2:.1f} %"
+
+
+# -- plain loop ---------------------------------------------------------------------------------------------------
+
+
+def test_the_plain_loop_is_plain():
+    text = (EXAMPLES / "plain_loop.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    assert "Trainer" not in text
+    for page, words in (("examples/README.md", "lines in all"), ("docs/training.md", "lines.\n")):
+        assert f"{len(text.splitlines())} {words}" in (EXAMPLES.parent / page).read_text(encoding="utf-8")
+
+
+def test_the_plain_loop_reads_its_options_before_it_trains():
+    command = [sys.executable, str(EXAMPLES / "plain_loop.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "required: -o/--output" in done.stderr
+
+
+def test_the_plain_loop_trains_every_parameter_of_both_minimisations_and_lowers_the_loss(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    built = []
+    create = plain_loop.create_model
+    monkeypatch.setattr(plain_loop, "create_model", lambda config: built.append(create(config)) or built[0])
+    steps = []
+    monkeypatch.setattr(torch.optim.Adam, "step", counted(torch.optim.Adam.step, steps))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    model = plain_loop.train(faces=128, epochs=6)
+    first = [int(id(optimizer) != id(steps[0])) for optimizer in steps]
+    assert first == [0, 1] * 12  # the model's and the adversary's in turn, on two batches an epoch
+    losses = [float(line.split("reconstruction ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+    fresh = create(model.config)
+    assert not model.training
+    assert not torch.equal(model.class_means, fresh.class_means)
+    model.save_pretrained(tmp_path)
+    loaded = CSVAE.from_pretrained(tmp_path, device="cpu")
+    images = SyntheticFaces(4, 1, 32).batch(range(4))[0]
+    assert torch.equal(loaded.reconstruct(images), model.reconstruct(images))
+
+
+def counted(step, steps):
+    """The step of an optimiser, noted; its own parameters have gradients then, and no other's."""
+
+    def noting(self, *arguments):
+        steps.append(self)
+        for optimizer in steps[-2:]:
+            grads = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            assert all((grad is not None) == (optimizer is self) for grad in grads)
+        return step(self, *arguments)
+
+    return noting
 
 
 # -- video --------------------------------------------------------------------------------------------------------

@@ -36,8 +36,8 @@ def load_data(
     """Loads a data set by its name, or from a folder whose layout it recognises.
 
     Args:
-        spec: `swiss-roll` or `synthetic-faces`, which are drawn; a folder in CelebA's layout (`load_celeba`); or a
-            folder with `attributes.csv` (`load_table`).
+        spec: `swiss-roll` or `synthetic-faces`, which are drawn; a folder in CelebA's layout or Kaggle's
+            (`load_celeba`); or a folder with `attributes.csv` (`load_table`).
         attributes: the names, in order; the default is all.
         split: `train`, `valid` or `test`; of a folder also `all`.
         image_size: side of the square pictures in pixels; the Swiss roll has none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -122,6 +122,17 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         if x.dtype == torch.uint8:
             x = x.float().div_(255)
         return x, torch.from_numpy(self.labels[rows])
+
+    def names(self, indices: Indices) -> list[str]:
+        """The files of the examples at these indices, or where there are none "row 0" and so on."""
+        return [f"row {i}" if self.files is None else self.files[i] for i in _rows(indices).tolist()]
+
+    def batches(self, size: int, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples, in order, in batches of up to so many as `batch` gives them; then all of them mirrored."""
+        for flip in (False, True) if mirrored else (False,):
+            for part in torch.arange(len(self)).split(size):
+                x, y = self.batch(part)
+                yield (x.flip(-1) if flip else x), y
 
     @property
     def has_counterfactuals(self) -> bool:

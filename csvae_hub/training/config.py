@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ def learning_rate_factor(schedule: str, batch: int, batches: int, batches_per_ep
     return 1.0
 
 
+@lru_cache(maxsize=1)
 def batch_order(size: int, seed: int, epoch: int) -> Tensor:
     """The order in which an epoch visits the data: a permutation (size,) that depends on seed and epoch alone."""
     generator = torch.Generator().manual_seed((seed * 10_007 + epoch) % 2**32)

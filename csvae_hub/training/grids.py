@@ -41,6 +41,19 @@ def write_grid(model: AttributeModel, data: AttributeData, path: Path, rows: int
         picture.save(temporary, "PNG")
 
 
+def look(model: AttributeModel, data: AttributeData | None, folder: Path | None, epoch: int) -> dict[str, float]:
+    """`valid_mse` of `data`, and in the run's folder, if one is given, a grid of an epoch; nothing without data.
+
+    The random state stays as it was.
+    """
+    if data is None or len(data) == 0:
+        return {}
+    with torch.random.fork_rng():
+        if folder is not None and data.images.ndim == 4:
+            write_grid(model, data, folder / "grids" / f"epoch-{epoch:03d}.png")
+        return {"valid_mse": squared_error(model, data)}
+
+
 @torch.no_grad()
 def squared_error(model: AttributeModel, data: AttributeData, examples: int = 512) -> float:
     """The mean squared error of reconstructions per value, on up to so many examples spread evenly over `data`."""

@@ -17,7 +17,7 @@ from csvae_hub.data import AttributeData, load_data, table_splits
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.models import AttributeModel, create_model
 from csvae_hub.training.config import TrainerConfig
-from csvae_hub.training.run_log import say
+from csvae_hub.training.progress_line import say
 from csvae_hub.training.steps import Objective, ObjectiveConfig, Part
 from csvae_hub.training.trainer import Trainer
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,14 @@ from torch import Tensor, nn
 from csvae_hub.config import shortened, to_dict
 from csvae_hub.errors import ConfigError, TrainingError
 from csvae_hub.hub.tensors import is_finite
+from csvae_hub.models import AttributeModel
 from csvae_hub.training.checkpoints import Progress, load_latest, save_checkpoint
 
 if TYPE_CHECKING:
     from csvae_hub.training.trainer import Trainer
+
+NAMED = 5
+"""Examples of a batch that an error names; the log has all."""
 
 
 def check_identity(now: Mapping[str, Any], then: Mapping[str, Any], folder: Path) -> None:
@@ -109,11 +115,37 @@ def save_run(run: Trainer, batches: int) -> None:
     save_checkpoint(run.folder / "checkpoints", tensors, Progress(batches, run.elapsed, flat(identity(run))))
 
 
-def not_finite(got: str) -> TrainingError:
-    """The error for a run that holds NaN or infinity."""
-    return TrainingError(
-        f"{got}: expected finite numbers; lower the learning rate, and train in another folder or without resuming"
+def finish_run(run: Trainer) -> AttributeModel:
+    """The averaged model, finished by the parts and on all examples, in eval mode; it is written to `folder/model`."""
+    model = run.average.eval().to(memory_format=torch.contiguous_format)
+    for fit in run.objective.at_end:
+        fit(model, run.all_examples())
+    model.finalize(run.all_examples())
+    if run.folder is not None:
+        about = {"examples": len(run.train_data), "elapsed_seconds": round(run.elapsed, 1)}
+        versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
+        about |= {"device": str(run.device), "versions": {"python": platform.python_version(), **versions}}
+        model.save_pretrained(run.folder / "model", extra={"training.json": {**identity(run), **about}})
+    return model
+
+
+def interrupted(run: Trainer) -> str:
+    """Says that SIGTERM ended a run, and what is left of it."""
+    if run.folder is None:
+        return "stopped by SIGTERM: nothing is kept, since the run has no folder"
+    return f"stopped by SIGTERM: the checkpoint in {run.folder / 'checkpoints'} is saved; the same command resumes"
+
+
+def not_finite(got: str, examples: Sequence[str] = ()) -> TrainingError:
+    """The error for a run that holds NaN or infinity, where known with the examples of the batch."""
+    more = f" and {len(examples) - NAMED} more" if len(examples) > NAMED else ""
+    made_of = f", made of {', '.join(examples[:NAMED])}{more}" if examples else ""
+    error = TrainingError(
+        f"{got}{made_of}: expected finite numbers; lower the learning rate, and train in another folder or without"
+        " resuming"
     )
+    error.examples = tuple(examples)
+    return error
 
 
 def restore_run(run: Trainer, resumed: bool) -> int:

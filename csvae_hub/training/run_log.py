@@ -1,13 +1,11 @@
-"""The signs of life of a training run: a progress line, log.jsonl, TensorBoard."""
+"""The log of a training run: log.jsonl, TensorBoard, and the line that it shows."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, TextIO
@@ -15,24 +13,25 @@ from typing import TYPE_CHECKING, Any, TextIO
 import torch
 from torch import Tensor
 
-from csvae_hub.errors import require
+from csvae_hub.errors import TrainingError, require
 from csvae_hub.hub import replacing
+from csvae_hub.training.guards import Guards, is_watched
+from csvae_hub.training.progress_line import PLAIN_SECONDS, ProgressLine
 from csvae_hub.training.resume import not_finite
-
-PLAIN_SECONDS = 30.0
-"""Seconds between two lines where there is no terminal, and between two entries at most."""
-WORDS = {"kl_w": "KL of w", "kl_z": "KL of z", "negative_entropy": "minus the adversary's entropy"}
-"""The terms that do not speak for themselves."""
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
 class Means:
-    """Means of named scalars over batches; they stay on their device until they are taken."""
+    """Means of named scalars over batches; they stay on their device until they are taken.
 
-    def __init__(self) -> None:
+    `examples` names those of a batch, counted from 0, for errors.
+    """
+
+    def __init__(self, examples: Callable[[int], Sequence[str]] = lambda batch: ()) -> None:
         self.rows: list[dict[str, Tensor]] = []
+        self.examples = examples
 
     def add(self, terms: Mapping[str, Tensor]) -> None:
         """Takes in the scalars of one batch."""
@@ -42,30 +41,31 @@ class Means:
         """Gives the means since the last time; `batch` is the number of the last one.
 
         Raises:
-            TrainingError: one isn't finite; the error names the first batch of that kind.
+            TrainingError: one isn't finite; the error names the first batch of that kind and its examples.
         """
         rows = [dict(zip(row, torch.stack([*row.values()]).tolist(), strict=True)) for row in self.rows]
         self.rows = []
         for number, row in enumerate(rows, batch - len(rows) + 1):
-            broken = [f"{name} = {value}" for name, value in row.items() if not math.isfinite(value)]
+            broken = {name: f"{name} = {value}" for name, value in row.items() if not math.isfinite(value)}
             if broken:
-                raise not_finite(f"{', '.join(broken)} in batch {number}")
+                terms = [text for name, text in broken.items() if not is_watched(name)] or [*broken.values()]
+                raise not_finite(f"{', '.join(terms)} in batch {number}", self.examples(number - 1))
         names = dict.fromkeys(name for row in rows for name in row)
         return {name: fmean(row[name] for row in rows if name in row) for name in names}
 
 
 class RunLog:
-    """Writes numbers to `folder/log.jsonl` and `folder/logs` (TensorBoard) and a line to stderr.
+    """Writes numbers to `folder/log.jsonl` and `folder/logs` (TensorBoard) and a `ProgressLine` to stderr.
 
-    On a terminal the line is rewritten in place; elsewhere there is one every half minute, and at the end of an epoch
-    where that takes longer. Without a folder only the line is written; `quiet` leaves that out too.
+    Without a folder only the line is written; `quiet` leaves that out too. Warnings of the guards and an error of
+    training are entries as well, of the kinds "warning" and "error".
 
     Raises:
         MissingExtraError: a folder is given and tensorboard isn't installed.
     """
 
-    def __init__(self, folder: Path | None, last_batch: int, quiet: bool = False) -> None:
-        self.folder, self.last_batch, self.quiet = folder, last_batch, quiet
+    def __init__(self, folder: Path | None, last_batch: int, quiet: bool = False, guards: Guards | None = None) -> None:
+        self.folder, self.guards, self.line = folder, guards, ProgressLine(last_batch, quiet)
         self.file: TextIO | None = None
         self.writer: SummaryWriter | None = None
         if folder is not None:
@@ -73,14 +73,15 @@ class RunLog:
 
     def start(self, first_batch: int) -> None:
         """Opens the files of a run that starts after `first_batch` batches; later entries are removed."""
-        self.started = self.last_time = time.monotonic()
-        self.last_line = -math.inf
-        self.first_batch = self.last_batch_logged = first_batch
+        self.last_time, self.last_batch_logged = time.monotonic(), first_batch
+        self.line.start(first_batch)
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self.folder.mkdir(parents=True, exist_ok=True)
-            _cut_log(self.folder / "log.jsonl", first_batch)
+            said = _cut_log(self.folder / "log.jsonl", first_batch)
+            if self.guards is not None:
+                self.guards.said |= said
             self.file = (self.folder / "log.jsonl").open("a", encoding="utf-8")
             self.writer = SummaryWriter(str(self.folder / "logs"), purge_step=first_batch + 1)
 
@@ -91,7 +92,8 @@ class RunLog:
     def write(self, kind: str, batch: int, epoch: int, batch_size: int, values: dict[str, float]) -> None:
         """One entry after `batch` batches: `values` in nats per example, or as they are named.
 
-        Images per second are counted since the entry before; a "batch" entry also renews the line on stderr.
+        Images per second are counted since the entry before; a "batch" entry also renews the line on stderr, and is
+        shown to the guards.
         """
         now = time.monotonic()
         entry: dict[str, Any] = {"kind": kind, "batch": batch, "epoch": epoch, **values}
@@ -99,68 +101,55 @@ class RunLog:
             images = (batch - self.last_batch_logged) * batch_size
             entry["images_per_second"] = round(images / max(now - self.last_time, 1e-9), 1)
             self.last_time, self.last_batch_logged = now, batch
-        if self.file is not None:
-            self.file.write(json.dumps(entry) + "\n")
-            self.file.flush()
+        self._keep(entry)
         if self.writer is not None:
             for name, value in entry.items():
                 if name not in ("kind", "batch"):
                     self.writer.add_scalar(f"{kind}/{name}", value, batch)
-        self._line(kind, batch, entry)
+        self.line.take(kind, batch, entry)
+        if kind == "batch" and self.guards is not None:
+            for name, text in self.guards.look(batch, values).items():
+                self._keep({"kind": "warning", "batch": batch, "epoch": epoch, "name": name, "text": text})
+                self.say(f"warning, batch {batch}: {text}")
 
-    def _line(self, kind: str, batch: int, entry: dict[str, Any]) -> None:
-        if self.quiet:
-            return
-        now, terminal = time.monotonic(), sys.stderr.isatty()
-        if not terminal and now - self.last_line < PLAIN_SECONDS and batch < self.last_batch:
-            return
-        self.last_line = now
-        left = (now - self.started) / max(1, batch - self.first_batch) * (self.last_batch - batch)
-        text = f"epoch {entry['epoch']}, batch {batch} of {self.last_batch}, {_clock(left)} left"
-        if kind == "batch":
-            text += f", {entry['images_per_second']:.0f} examples a second"
-        plain = ("kind", "batch", "epoch", "images_per_second", "learning_rate", "seconds")
-        text += "; " + ", ".join(f"{WORDS.get(k, k)} {v:.4g}" for k, v in entry.items() if k not in plain)
-        if terminal:
-            text = text[: shutil.get_terminal_size().columns - 1]  # a wrapped line can't be rewritten
-            sys.stderr.write(f"\r\x1b[2K{text}" + ("\n" if kind == "epoch" else ""))
-        else:
-            sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+    def say(self, line: str) -> None:
+        """A line of its own on stderr."""
+        self.line.say(line)
+
+    def _keep(self, entry: Mapping[str, Any]) -> None:
+        if self.file is not None:
+            self.file.write(json.dumps(entry) + "\n")
+            self.file.flush()
 
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Closes the files."""
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Closes the files, after a last entry where training has failed."""
+        if isinstance(error, TrainingError):
+            examples = list(error.examples)
+            self._keep({"kind": "error", "batch": self.last_batch_logged, "text": str(error), "examples": examples})
+        self.line.close()
         if self.file is not None:
             self.file.close()
         if self.writer is not None:
             self.writer.close()
 
 
-def say(line: str, quiet: bool = False) -> None:
-    """A line on stderr at once, of what is being done now."""
-    if not quiet:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-
-
-def _cut_log(path: Path, batch: int) -> None:
-    """Removes the entries after `batch` batches, and a last line that was cut off."""
-    if not path.exists():
-        return
+def _cut_log(path: Path, batch: int) -> set[str]:
+    """Removes the entries after `batch` batches, and a last line that was cut off; gives the names of the warnings."""
     kept: list[str] = []
+    said: set[str] = set()
+    if not path.exists():
+        return said
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            if json.loads(line)["batch"] <= batch:
+            entry = json.loads(line)
+            if entry["batch"] <= batch and entry["kind"] != "error":
                 kept.append(line + "\n")
+                said |= {entry["name"]} if entry["kind"] == "warning" else set()
         except (ValueError, KeyError, TypeError):
             continue
     with replacing(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
+    return said

@@ -73,6 +73,8 @@ class Minimisation:
     betas: tuple[float, float] = (0.9, 0.999)
     with_model: bool = False
     """True: its learning rate is always the model's; else `TrainerConfig.adversary_learning_rate`, a constant."""
+    chance: float | None = None
+    """The loss of an answer that reads nothing, where it is known; the adversary's is counted from the labels."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,7 @@ class Objective(nn.Module):
         self.forward_pass: Callable[..., Output] = model.__call__
         self.also: Also = None
         self.adversary_input: Callable[[Output], Tensor] = lambda out: out.z
-        self.adversary_batches: Callable[[Tensor, Tensor], Iterator[tuple[Tensor, Tensor]]] = lambda z, y: iter(
-            [(z, y)]
-        )
+        self.adversary_batches: Callable[[Tensor, Tensor], Examples] = lambda z, y: [(z, y)]
         self.base_rate: Callable[[], Tensor | None] = lambda: None
         self.betas = (0.9, 0.999)
         self.rest_epochs = 0

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import platform
 import time
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,13 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel
 from csvae_hub.training.average import update_average
+from csvae_hub.training.callbacks import Callback, Callbacks
 from csvae_hub.training.checkpoints import locked
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
-from csvae_hub.training.grids import squared_error, write_grid
-from csvae_hub.training.resume import identity, restore_run, save_run
+from csvae_hub.training.grids import look
+from csvae_hub.training.guards import Guards, watched
+from csvae_hub.training.interruption import sigterm_stops
+from csvae_hub.training.resume import finish_run, interrupted, restore_run, save_run
 from csvae_hub.training.run_log import Means, RunLog
 from csvae_hub.training.steps import Objective
 
@@ -35,11 +36,12 @@ class Trainer:
     The folder, if any, gets `log.jsonl`, `logs/` (TensorBoard), `grids/epoch-NNN.png` (original, reconstruction, each
     attribute switched), `checkpoints/` and at the end `model/`, a weights folder with `training.json`. `record` is
     what training.json says besides (the recipe). A grid is drawn at the end of an epoch, no more often than
-    checkpoints are written. accelerate chooses the device; ACCELERATE_USE_CPU=1 forces the CPU.
+    checkpoints are written. `callbacks` are told of batches, epochs and the end. accelerate chooses the device;
+    ACCELERATE_USE_CPU=1 forces the CPU.
 
     Raises:
         MissingExtraError: accelerate isn't installed.
-        ConfigError: fewer than two examples.
+        ConfigError: fewer than two examples, or a callback without a method that is called.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Trainer:
         record: Mapping[str, Any] | None = None,
         quiet: bool = False,
         checkpoint_minutes: float = 10.0,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         check(len(train_data) > 1, "train_data", "two examples or more, for batch norm", len(train_data))
         require("accelerate", "train")
@@ -76,7 +79,7 @@ class Trainer:
         check(objective.rest_epochs < config.epochs, "parts.rest.epochs", "fewer than epochs", objective.rest_epochs)
         self.last_batch = config.epochs * self.batches_per_epoch
         self.rest_at = self.last_batch - objective.rest_epochs * self.batches_per_epoch
-        self.elapsed = 0.0
+        self.elapsed, self.callbacks, self.stopping = 0.0, Callbacks(callbacks), False
 
     def fit(self, resume: bool = True) -> AttributeModel:
         """Trains and gives the averaged model in eval mode (a copy: `objective.model` keeps the last weights).
@@ -88,44 +91,55 @@ class Trainer:
         Raises:
             ConfigError: the checkpoint is of another configuration or other data, or another run is in the folder.
             TrainingError: a loss or a weight is no longer finite.
+            SystemExit: SIGTERM came; the checkpoint is saved, and the status is 143.
         """
-        config, size = self.config, self.config.batch_size
-        with torch.random.fork_rng(), locked(self.folder), RunLog(self.folder, self.last_batch, self.quiet) as log:
-            torch.manual_seed(config.seed)
+        self.stopping, log = False, RunLog(self.folder, self.last_batch, self.quiet, Guards.of(self))
+        sigterm = sigterm_stops(self.stop, lambda: log.say(interrupted(self)))
+        with torch.random.fork_rng(), locked(self.folder), log, sigterm:
+            torch.manual_seed(self.config.seed)
             first = restore_run(self, resume)
             log.start(first)
             started, saved, drawn = time.monotonic() - self.elapsed, time.monotonic(), time.monotonic()
-            means = Means()
-            order = batch_order(len(self.train_data), config.seed, first // self.batches_per_epoch)
+            means = Means(lambda batch: self.train_data.names(self._rows(batch)))
             for batch in range(first, self.last_batch):
-                epoch, step = divmod(batch, self.batches_per_epoch)
-                if step == 0:
-                    order = batch_order(len(self.train_data), config.seed, epoch)
                 if batch == self.rest_at:
                     self.begin_rest()
-                means.add(self.train_step(*self._examples(order[step * size : (step + 1) * size]), batch))
-
-                done, now = batch + 1, time.monotonic()
+                terms = self.train_step(*self._examples(self._rows(batch)), batch)
+                means.add(terms)
+                log.line.renew(batch + 1)
+                done, epoch, now = batch + 1, batch // self.batches_per_epoch + 1, time.monotonic()
                 self.elapsed = now - started
-                ends_epoch, last = step + 1 == self.batches_per_epoch, done == self.last_batch
+                self.callbacks.call("after_batch", self, done, terms)
+                ends_epoch, last = done % self.batches_per_epoch == 0, self.stopping or done == self.last_batch
                 save = last or now - saved >= self.checkpoint_seconds
                 if save or ends_epoch or done % LOG_EVERY == 0 or log.is_due():
                     rate = {"learning_rate": self.optimizers["generative"].param_groups[0]["lr"]}
-                    log.write("batch", done, epoch + 1, size, means.take(done) | rate)
+                    log.write("batch", done, epoch, self.config.batch_size, means.take(done) | rate)
                 if ends_epoch:
                     draw = last or now - drawn >= self.checkpoint_seconds
                     drawn = now if draw else drawn
-                    log.write("epoch", done, epoch + 1, size, self._look(epoch + 1, draw))
-                if save:
+                    figures = look(self.average, self.valid_data, self.folder if draw else None, epoch)
+                    figures["seconds"] = round(self.elapsed)
+                    log.write("epoch", done, epoch, self.config.batch_size, figures)
+                    self.callbacks.call("after_epoch", self, epoch, figures)
+                    last = last or self.stopping
+                if save or last:
                     save_run(self, done)
                     saved = time.monotonic()
-        return self._finish()
+                if last:
+                    break
+        model = finish_run(self)
+        self.callbacks.call("at_end", self, model)
+        return model
+
+    def stop(self) -> None:
+        """Lets `fit` end after the batch that it is in: it saves a checkpoint and gives the model of that moment."""
+        self.stopping = True
 
     def train_step(self, x: Tensor, y: Tensor, batch: int) -> dict[str, Tensor]:
         """All minimisations on one batch, in turn; gives the terms' means."""
-        objective, autocast = self.objective, torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"
-        )  # fmt: skip
+        objective = self.objective
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
         start, end = (self.rest_at, self.last_batch) if batch >= self.rest_at else (0, self.rest_at)
         factor = learning_rate_factor(self.config.schedule, batch - start, end - start, self.batches_per_epoch)
         for name in ["generative", *(game.name for game in objective.minimisations if game.with_model)]:
@@ -134,13 +148,10 @@ class Trainer:
             loss, step = objective.generative_step(x, y)
         self._descend("generative", loss)
         means = {"loss": loss.detach(), **{name: term.detach().mean() for name, term in step.terms.items()}}
+        means |= watched(step)
         for game in objective.minimisations:
             losses = game.losses(step)
-            while True:
-                with autocast:
-                    term = next(losses, None)
-                if term is None:
-                    break
+            while (term := autocast(next)(losses, None)) is not None:
                 self._descend(game.name, game.weight * term)
                 means[game.name] = term.detach()
         update_average(self.average, objective.model, self.config.ema_decay, batch)
@@ -165,9 +176,15 @@ class Trainer:
         assert objective.begin_rest is not None
         if not resumed:
             model.load_state_dict(self.average.state_dict())
-        objective.begin_rest(None if resumed else self._all_examples(mirrored=self.is_image))
+        objective.begin_rest(None if resumed else self.all_examples(mirrored=self.is_image))
         self.average.load_state_dict(model.state_dict())
         self.optimizers["generative"] = self._generative_optimizer()
+
+    def _rows(self, batch: int) -> Tensor:
+        """The rows of the data that make up a batch, counted from 0; a last part of an epoch is left out."""
+        epoch, step = divmod(batch, self.batches_per_epoch)
+        order, size = batch_order(len(self.train_data), self.config.seed, epoch), self.config.batch_size
+        return order[step * size : (step + 1) * size]
 
     def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self.train_data.batch(indices)
@@ -175,30 +192,6 @@ class Trainer:
             x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
         return x.to(self.device, memory_format=self.memory_format), y.to(self.device)
 
-    def _all_examples(self, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """All examples in batches, then all of them mirrored."""
-        for flip in (False, True) if mirrored else (False,):
-            for part in torch.arange(len(self.train_data)).split(256):
-                x, y = self.train_data.batch(part)
-                yield (x.flip(-1) if flip else x).to(self.device), y.to(self.device)
-
-    def _look(self, epoch: int, draw: bool) -> dict[str, float]:
-        seconds = {"seconds": float(round(self.elapsed))}
-        if self.valid_data is None or len(self.valid_data) == 0:
-            return seconds
-        with torch.random.fork_rng():
-            if draw and self.folder is not None and self.is_image:
-                write_grid(self.average, self.valid_data, self.folder / "grids" / f"epoch-{epoch:03d}.png")
-            return {"valid_mse": squared_error(self.average, self.valid_data), **seconds}
-
-    def _finish(self) -> AttributeModel:
-        model = self.average.eval().to(memory_format=torch.contiguous_format)
-        for fit in self.objective.at_end:
-            fit(model, self._all_examples())
-        model.finalize(self._all_examples())
-        if self.folder is not None:
-            about = {"examples": len(self.train_data), "elapsed_seconds": round(self.elapsed, 1)}
-            versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
-            about |= {"device": str(self.device), "versions": {"python": platform.python_version(), **versions}}
-            model.save_pretrained(self.folder / "model", extra={"training.json": {**identity(self), **about}})
-        return model
+    def all_examples(self, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples in batches on the device, then all of them mirrored."""
+        return ((x.to(self.device), y.to(self.device)) for x, y in self.train_data.batches(256, mirrored))

@@ -142,6 +142,66 @@ def test_pictures_that_cannot_be_used(root):
         load_celeba(root)
 
 
+# -- Kaggle's copy ------------------------------------------------------------------------------------------------
+
+
+def as_kaggle_lays_it_out(root: Path, nested: bool = True) -> None:
+    """Lists as CSV with a header, and the pictures in a folder within a folder of the same name."""
+    if nested:
+        (root / "img_align_celeba").rename(root / "inner")
+        (root / "img_align_celeba").mkdir()
+        (root / "inner").rename(root / "img_align_celeba/img_align_celeba")
+    _, names, *rows = ATTRIBUTES.splitlines()
+    lines = [",".join(["image_id", *names.split()]), *(",".join(row.split()) for row in rows)]
+    (root / "list_attr_celeba.csv").write_text("\n".join(lines) + "\n")
+    (root / "list_eval_partition.csv").write_text("image_id,partition\n" + PARTITION.replace(" ", ","))
+    for name in ("list_attr_celeba.txt", "list_eval_partition.txt"):
+        (root / name).unlink()
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("split", ["train", "valid", "test", "all"])
+def test_kaggles_copy_is_the_same_data(root, nested, split):
+    published = load_celeba(root, split=split)
+    as_kaggle_lays_it_out(root, nested)
+    kaggles = load_data(root, split=split)
+    assert kaggles.fingerprint == published.fingerprint
+
+
+def test_the_published_lists_count_where_both_are(root):
+    (root / "list_attr_celeba.csv").write_text("nonsense")
+    assert len(load_celeba(root, split="all")) == 4
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "error"),
+    [
+        ("list_eval_partition.csv", None, None, "expected list_eval_partition.csv, got none: copy it there"),
+        (
+            "list_attr_celeba.csv",
+            "\n",
+            " ",
+            "list_attr_celeba.csv: expected the names and a line a picture, got another",
+        ),
+        ("list_attr_celeba.csv", "000002", "000001", "line 3: 000001.jpg is listed twice"),
+        ("list_attr_celeba.csv", ",-1,-1,1\n", ",-1,1\n", "line 4: expected a name and 3 values, got 2 values"),
+        ("list_attr_celeba.csv", "000001.jpg,-1,1,1", "000001.jpg,-1,7,1", "column 'Male': expected 0 or 1"),
+        ("list_eval_partition.csv", "000002.jpg,1", "000002.jpg,4", "line 3: expected a file name and 0, 1 or 2, got"),
+        ("list_eval_partition.csv", "000002.jpg,1\n", "", "expected a line for each picture, got none for 000002.jpg"),
+    ],
+)
+def test_kaggles_lists_that_cannot_be_used(root, file, old, new, error):
+    as_kaggle_lays_it_out(root)
+    if old is None:
+        (root / file).unlink()
+    else:
+        text = (root / file).read_text()
+        assert old in text
+        (root / file).write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=error):
+        load_celeba(root)
+
+
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared")
 def test_the_published_layout_gives_the_prepared_faces(tmp_path):
     full = load_celeba(SHARED / "celeba178", split="all", cache_dir=tmp_path)

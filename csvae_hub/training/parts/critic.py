@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import log
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from csvae_hub.config import check
 from csvae_hub.distributions import attributes
 from csvae_hub.losses import cross_entropy
 from csvae_hub.models import AttributeModel, Latents
+from csvae_hub.training.guards import constant_answer
 from csvae_hub.training.parts._common import Edited, disturbance, follow_class_means, switch_one_attribute
 from csvae_hub.training.steps import Minimisation, Objective, Part, Step, asked
 
@@ -102,14 +104,15 @@ class Critic(Part):
         data = objective.data
         check(data is not None, "parts.critic", "training data, to see which attributes go together", data)
         assert data is not None
-        self.register_buffer("exclusions", exclusions(torch.from_numpy(data.labels)))
-        groups = objective.model.config.groups
+        groups, labels = objective.model.config.groups, torch.from_numpy(data.labels)
+        self.register_buffer("exclusions", exclusions(labels))
         self.questions = len(config.attributes) - sum(len(group) - 1 for group in groups)  # a group is one
         self.edit: Edited | None = None
         self.edited: tuple[Tensor, Tensor, Tensor] | None = None
         objective.also = lambda latents: self._edits(objective.model, latents)
         parameters = list(self.net.parameters())
-        objective.minimisations.append(Minimisation("critic", parameters, self.losses, betas=BETAS, with_model=True))
+        chance = (1 + DECODED + EDITED + WRONG) * log(2) + constant_answer(labels, groups)["loss"] / self.questions
+        objective.minimisations.append(Minimisation("critic", parameters, self.losses, 1.0, BETAS, True, chance))
         objective.betas = (0.5, 0.99)
 
     def terms(self, step: Step) -> dict[str, Tensor]:

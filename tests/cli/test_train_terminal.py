@@ -1,0 +1,75 @@
+"""`csvae train` on a pseudo-terminal, and ended by SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal and signals of POSIX")
+CLEAR = "\r\x1b[2K"
+
+
+def start(folder, *overrides, **streams):
+    options = [f"--set={override}" for override in overrides]
+    command = [sys.executable, "-m", "csvae_hub", "train", "--recipe", "paper-swiss-roll", "-o", str(folder), *options]
+    environment = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, **streams)
+
+
+def read(master):
+    """All that a terminal was sent, until the other side is closed."""
+    found = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # Linux's way to say that it is closed
+            part = b""
+        if not part:
+            return found.decode().replace("\r\n", "\n")
+        found += part
+
+
+def test_a_terminal_shows_one_live_line(tmp_path):
+    master, slave = os.openpty()
+    process = start(tmp_path / "run", "data.examples=2560", "trainer.epochs=20", stderr=slave)
+    os.close(slave)
+    sent = read(master)
+    os.close(master)
+    assert process.communicate(timeout=60)[0].decode() == f"trained: {tmp_path / 'run/model'}\n"
+    assert process.returncode == 0
+    frames = [text for text in sent.split(CLEAR) if re.match("[█░]{12} ", text)]
+    shares = [int(re.search(r"(\d+)%", frame)[1]) for frame in frames]
+    assert len(frames) >= 20
+    assert shares == sorted(shares)
+    assert shares[-1] == 100
+    assert re.search(r"^█+░* +\d+%, 0:00:\d\d left, \d+ examples a second; loss ", frames[-2])
+    assert all(len(frame.partition("\n")[0]) < 80 for frame in frames)
+    screen = [line.split(CLEAR)[-1] for line in sent.split("\n")]
+    assert len([line for line in screen if line.startswith("epoch ")]) == 20
+    assert screen[-1] == ""  # the prompt gets a line of its own
+
+
+def test_sigterm_ends_the_command_with_status_143_and_the_same_command_resumes(tmp_path):
+    options = ("data.examples=2560", "trainer.epochs=30")
+    process = start(tmp_path, *options, stderr=subprocess.PIPE)
+    log, deadline = tmp_path / "log.jsonl", time.monotonic() + 60
+    while not (log.is_file() and log.stat().st_size):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.terminate()
+    out, said = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert out == b""
+    assert said.decode().splitlines()[-1].startswith("stopped by SIGTERM: the checkpoint in ")
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    resumed = start(tmp_path, *options, stderr=subprocess.PIPE)
+    assert resumed.communicate(timeout=120)[0].decode() == f"trained: {tmp_path / 'model'}\n"
+    batches = [int(number) for number in re.findall(r'"batch", "batch": (\d+)', log.read_text())]
+    assert batches == sorted(set(batches))
+    assert int(checkpoint.name[6:]) in batches
