@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from scipy.stats import norm, t
+from scipy.stats import t
 
-from csvae_hub import CSVAE, FaceEditor
+from csvae_hub import CSVAE
 from csvae_hub.data import SyntheticFaces
-from csvae_hub.editing import Face
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -28,7 +26,7 @@ def load(name):
     return module
 
 
-augmentation, plain_loop, video = load("augmentation"), load("plain_loop"), load("video")
+augmentation, plain_loop = load("augmentation"), load("plain_loop")
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
@@ -131,135 +129,3 @@ def counted(step, steps):
         return step(self, *arguments)
 
     return noting
-
-
-# -- video --------------------------------------------------------------------------------------------------------
-
-LANDMARKS = np.array([(30.0, 40), (60, 40), (45, 58), (33, 72), (57, 72)])
-
-
-class Detector:
-    """Finds what it is told, frame by frame."""
-
-    def __init__(self, frames):
-        self.frames = iter(frames)
-
-    def detect(self, image):
-        return [Face((0, 0, 1, 1), points, 1.0) for points in next(self.frames)]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return CSVAE.from_pretrained("celeba-64", device="cpu")
-
-
-def jitter(track):
-    return float(np.square(np.diff(np.array(track), 2, axis=0)).mean() ** 0.5)
-
-
-def test_smoothing_takes_noise_and_no_place_from_a_face_at_rest():
-    noise = norm.rvs(size=(100, 5, 2), scale=0.5, random_state=0)
-    track = list(LANDMARKS + noise)
-    smooth = video.smoothed(track, 25)
-    assert jitter(smooth) < jitter(track) / 5
-    assert np.abs(np.mean(smooth, axis=0) - LANDMARKS).max() < 0.2
-    still = video.smoothed([LANDMARKS] * 5, 25)
-    np.testing.assert_allclose(still, [LANDMARKS] * 5)
-
-
-def test_smoothing_does_not_lag_behind_a_face_that_moves():
-    track = [LANDMARKS + (2.0 * i, -i) for i in range(60)]
-    forwards = np.abs(np.array(video.one_euro(track, 25)) - track)[20:40].max()
-    assert np.abs(np.array(video.smoothed(track, 25)) - track)[20:40].max() < forwards / 10
-
-
-def test_smoothing_holds_for_any_size_of_face():
-    track = [LANDMARKS + (0.3 * i + (-1) ** i * 0.5, 0) for i in range(20)]
-    larger = video.smoothed([7 * points for points in track], 25)
-    np.testing.assert_allclose(larger, [7 * points for points in video.smoothed(track, 25)])
-
-
-def test_frames_without_a_face_part_the_track():
-    track = [LANDMARKS, LANDMARKS + 1, None, None, LANDMARKS + 50, LANDMARKS + 51]
-    smooth = video.smoothed(track, 25)
-    assert [points is None for points in smooth] == [points is None for points in track]
-    np.testing.assert_array_equal(smooth[:2], video.smoothed(track[:2], 25))
-    np.testing.assert_array_equal(smooth[4:], video.smoothed(track[4:], 25))
-    assert video.smoothed([None, None], 25) == [None, None]
-
-
-def test_lost_face_is_held_for_a_while_and_the_nearest_is_followed(model):
-    other = LANDMARKS + 100
-    found = [[LANDMARKS], [other, LANDMARKS + 2], *[[]] * (video.HOLD + 2), [other]]
-    track = list(video.follow(FaceEditor(model, Detector(found)), [grey()] * len(found)))
-    np.testing.assert_array_equal(track[1], LANDMARKS + 2)
-    assert all(points is track[1] for points in track[2 : 2 + video.HOLD])
-    assert track[2 + video.HOLD : -1] == [None, None]
-    np.testing.assert_array_equal(track[-1], other)
-
-
-def grey(value=90):
-    return np.full((110, 90, 3), value, dtype=np.uint8)
-
-
-def test_lost_frames_keep_their_pixels_and_the_ramp_begins_at_none(model):
-    frames = [grey(value) for value in (90, 100, 110, 120)]
-    editor = FaceEditor(model, Detector([[LANDMARKS], [LANDMARKS], [LANDMARKS], [LANDMARKS - 60]]))  # then half outside
-    edited = list(video.edit_frames(editor, frames, "Eyeglasses", 1.5, ramp=2))
-    moved = [np.abs(a.astype(int) - b).mean() for a, b in zip(edited, frames, strict=True)]
-    assert moved[0] == moved[3] == 0
-    assert 0 < moved[1] < moved[2]
-    lost = FaceEditor(model, Detector([[]] * 4))
-    assert all(a is b for a, b in zip(video.edit_frames(lost, frames, "Eyeglasses", 1.5), frames, strict=True))
-
-
-def astronaut(frames, size=224):
-    """The astronaut, moving and turning slowly: frames, and what brings their pixels to those of the photo."""
-    photo = Image.open(EXAMPLES / "astronaut-512.png").convert("RGB")
-    clip = []
-    for i in range(frames):
-        cos, sin, centre = np.cos(0.008 * i), np.sin(0.008 * i), size / 2
-        middle = np.array([260 - 1.5 * i, 200 + i])
-        shift = middle - 1.5 * np.array([cos * centre - sin * centre, sin * centre + cos * centre])
-        rows = (1.5 * cos, -1.5 * sin, shift[0], 1.5 * sin, 1.5 * cos, shift[1])
-        clip.append(np.array(photo.transform((size, size), Image.Transform.AFFINE, rows, Image.Resampling.BICUBIC)))
-    return clip
-
-
-def test_astronaut_wears_glasses_through_a_clip(model):
-    frames = astronaut(10)
-    editor = FaceEditor(model)
-    track = list(video.follow(editor, frames))
-    smooth = video.smoothed(track, 25)
-    assert jitter(smooth) < jitter(track) / 2
-    editor = FaceEditor(model, Detector([points] for points in track))
-    edited = list(video.edit_frames(editor, frames, "Eyeglasses", 1.5))
-    assert len(edited) == len(frames)
-    for before, after, points in zip(frames, edited, smooth, strict=True):
-        changed = np.abs(after.astype(int) - before).max(-1)
-        eyes = np.hypot(*(points[1] - points[0]))
-        y, x = changed.nonzero()
-        assert np.hypot(x - points[2][0], y - points[2][1]).max() < 3.2 * eyes  # the crop's corners
-        (left, right), (top, bottom) = ((int(v - eyes / 4), int(v + eyes / 4)) for v in points[0])
-        assert changed[top:bottom, left:right].mean() > 10  # the eye
-
-
-@pytest.mark.parametrize("ending", ["", ".gif", ".png", ".webp", ".mp4"])
-def test_clips_are_written_and_read(tmp_path, ending):
-    frames = [np.full((32, 48, 3), value, dtype=np.uint8) for value in (10, 120, 250)]
-    video.write_clip(frames, tmp_path / f"clip{ending}", 25)
-    read, fps = video.read_clip(tmp_path / f"clip{ending}")
-    assert fps == 25
-    np.testing.assert_allclose(
-        np.array(read, dtype=int), np.array(frames, dtype=int), atol=6 if ending == ".mp4" else 0
-    )
-
-
-def test_video_runs_from_the_command_line(tmp_path, monkeypatch, capsys):
-    video.write_clip(astronaut(2), tmp_path / "clip", 25)
-    options = [str(tmp_path / "clip"), "Eyeglasses=1.5", "-o", str(tmp_path / "edited.webp")]
-    monkeypatch.setattr(sys, "argv", ["examples/video.py", *options])
-    video.main()
-    assert "2 frames written" in capsys.readouterr().out
-    edited, _ = video.read_clip(tmp_path / "edited.webp")
-    assert all(not np.array_equal(a, b) for a, b in zip(edited, astronaut(2), strict=True))

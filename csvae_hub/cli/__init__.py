@@ -18,7 +18,21 @@ from csvae_hub.errors import (
 )
 from csvae_hub.text import printable
 
-COMMANDS = ("demo", "download", "edit", "env", "eval", "export", "info", "list", "map", "push", "sweep", "train")
+COMMANDS = (
+    "demo",
+    "download",
+    "edit",
+    "env",
+    "eval",
+    "export",
+    "info",
+    "list",
+    "map",
+    "push",
+    "sweep",
+    "train",
+    "video",
+)
 """Each is the name of a file here, which holds `command`. So `list`, `map` and `eval` are modules in this package."""
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from csvae_hub.errors import MissingExtraError
-from csvae_hub.text import is_address, printable
+from csvae_hub.text import is_address, printable, value_of
 
 if TYPE_CHECKING:
     from csvae_hub.editing import EncodedPhoto, FaceEditor
@@ -165,6 +165,51 @@ def encode_face(editor: FaceEditor | AttributeModel, picture: Path, face: Which)
         return editor.encode(picture), None
     photo = editor.open(picture, face=face)
     return photo.latents, photo
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """The values by name of several NAME=VALUE. Refuses, as wrong use, a name that is given twice."""
+    names = [change.partition("=")[0] for change in changes]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise click.UsageError(f"{twice[0]!r} is given twice: give each attribute one value")
+    return dict(map(_parse_change, changes))
+
+
+def _parse_change(change: str) -> tuple[str, Any]:
+    name, equals, text = change.partition("=")
+    if not equals:
+        raise click.UsageError(f"{change}: expected NAME=VALUE, such as Smiling=1")
+    try:
+        return name, value_of(text)
+    except ValueError as error:
+        if text == "-":
+            check_path(text)
+        raise click.UsageError(f"{change}: {error}") from error
+
+
+def values_for(editor: FaceEditor | AttributeModel, parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks values against a model, and encodes pictures once for all that is edited."""
+    from csvae_hub.models import AttributeModel
+    from csvae_hub.models.groups import with_groups
+
+    model = editor if isinstance(editor, AttributeModel) else editor.model
+    values = {name: _value_for(editor, model, name, value) for name, value in parsed.items()}
+    try:
+        with_groups(values, model.config.exclusive)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return values
+
+
+def _value_for(editor: FaceEditor | AttributeModel, model: AttributeModel, name: str, value: Any) -> Any:
+    from csvae_hub.models import CSVAE
+
+    model.index(name)
+    if isinstance(value, list) and not isinstance(model, CSVAE):
+        raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
+    if isinstance(value, list) and len(value) != model.config.w_dim:
+        raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
+    return encode_face(editor, value, "largest")[0] if isinstance(value, Path) else value
 
 
 @contextmanager

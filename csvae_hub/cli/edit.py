@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from csvae_hub.cli import common
-from csvae_hub.text import value_of
 
 if TYPE_CHECKING:
-    from csvae_hub.editing import FaceEditor, Job, Outcome
+    from csvae_hub.editing import Job, Outcome
     from csvae_hub.editing.selection import Which
-    from csvae_hub.models import AttributeModel
 
 
 @click.command("edit")
@@ -66,10 +64,7 @@ def command(
     inputs = [Path(argument) for argument in arguments if argument not in changes]
     if not changes:
         raise click.UsageError("nothing to change: expected at least one NAME=VALUE, such as Smiling=1")
-    names = [change.partition("=")[0] for change in changes]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise click.UsageError(f"{twice[0]!r} is given twice: give each attribute one value")
-    parsed = dict(map(_parse_change, changes))
+    parsed = common.parse_changes(changes)
     if face == "all" and not keep_size:
         raise click.UsageError("--no-keep-size writes one face a photo: leave out --face all, or give --face N")
     if (certificate is None) != (key is None) or (certificate and not mark):
@@ -77,7 +72,6 @@ def command(
     from csvae_hub import opening
     from csvae_hub.editing import PlanError, Signer, edit_files, left_out, plan_files
     from csvae_hub.editing.xmp import SOURCE_TYPE
-    from csvae_hub.models.groups import with_groups
 
     opening.MAX_PIXELS = int(1e6 * max_megapixels)
     try:
@@ -90,11 +84,7 @@ def command(
         raise click.UsageError(f"--certificate: {error}") from error
     model = common.load_picture_model(model_name, device)
     editor = common.editor_of(model, aligned)
-    values = {name: _value_for(editor, name, value) for name, value in parsed.items()}
-    try:
-        with_groups(values, model.config.exclusive)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    values = common.values_for(editor, parsed)
     with common.progress(len(jobs), "edited") as advance:
         outcomes = edit_files(
             editor,
@@ -142,27 +132,3 @@ def _report(
         common.echo(f"failed: {error}", err=True)
     if failed:
         sys.exit(1)
-
-
-def _parse_change(change: str) -> tuple[str, Any]:
-    """The name and the value of NAME=VALUE."""
-    name, _, text = change.partition("=")
-    try:
-        return name, value_of(text)
-    except ValueError as error:
-        if text == "-":
-            common.check_path(text)
-        raise click.UsageError(f"{change}: {error}") from error
-
-
-def _value_for(editor: FaceEditor | AttributeModel, name: str, value: Any) -> Any:
-    """Checks a value, and encodes a picture once for all batches."""
-    from csvae_hub.models import CSVAE, AttributeModel
-
-    model = editor if isinstance(editor, AttributeModel) else editor.model
-    model.index(name)
-    if isinstance(value, list) and not isinstance(model, CSVAE):
-        raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
-    if isinstance(value, list) and len(value) != model.config.w_dim:
-        raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
-    return common.encode_face(editor, value, "largest")[0] if isinstance(value, Path) else value
