@@ -45,7 +45,10 @@ CHANGED = """async ([id, act, value]) => {
     const place = {clientX: box.left + value * box.width, clientY: box.top + 0.3 * box.height, bubbles: true};
     part.dispatchEvent(new MouseEvent('click', place));
   }
-  while (after().src === old) await new Promise(done => setTimeout(done, 1));
+  while (after().src === old) {
+    if (performance.now() - start > 20000) throw new Error(`${act} ${id} to ${value}: the photo stays`);
+    await new Promise(done => setTimeout(done, 1));
+  }
   await after().decode();
   return performance.now() - start;
 }"""
@@ -142,6 +145,7 @@ def measure_browser(changes: int, screenshot: Path | None) -> dict[str, Any]:
         switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=switches)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(60_000)
         page.goto(address)
         page.wait_for_selector("#after img")
         if screenshot is not None:

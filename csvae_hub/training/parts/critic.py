@@ -85,7 +85,8 @@ class Critic(Part):
 
     realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: the cross entropy of $y'$ by the logits at
     $x'$, the switched attribute counted thrice. matching: five times the mean distance between the critic's features of
-    $\hat x$ and x. locality: three times what an edit changes, $|x' - \hat x|$ by mean.
+    $\hat x$ and x. locality: three times what an edit changes, $|x' - \hat x|$ by mean, with a gradient to
+    $x'$ alone: else the classes of w_i would move towards one another, away from p(w | y).
 
     Where attributes of $y'$ do not go with the one that was switched (black hair where blond hair was wished), they
     count as ½, neither present nor absent: the critic has no word on them.
@@ -137,7 +138,7 @@ class Critic(Part):
             "realism": 0.5 * F.softplus(-score[:batch]) + F.softplus(-score[batch:]),
             "recognition": cross_entropy(read, asked_for) + (SWITCHED - 1) * cross_entropy(read, switched),
             "matching": MATCHING * torch.stack(distances).mean(0),
-            "locality": LOCALITY * _per_example(edited - decoded[rows]),
+            "locality": LOCALITY * _per_example(edited - decoded[rows].detach()),
         }
         rise = (self.steps / RISE).clamp(max=1)
         return {name: rise * term for name, term in terms.items()}

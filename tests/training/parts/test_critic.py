@@ -117,6 +117,19 @@ def test_the_model_s_terms_are_their_equations(objective, batch, undisturbed):
     torch.testing.assert_close(step.terms["locality"], 3 * (edited - decoded[rows]).abs().flatten(1).mean(1))
 
 
+def test_locality_does_not_draw_the_classes_of_a_subspace_together(build, batch, monkeypatch):
+    objective = build(parts={"critic": {}})
+    objective.eval()
+    monkeypatch.setattr(objective, "train", lambda: None)  # by moments of its own each picture of a batch moves all
+    x, _ = batch(objective, 8)
+    part_of(objective).steps.fill_(RISE + 1)
+    _, step = objective.generative_step(x, torch.ones(8, 3))
+    (gradient,) = torch.autograd.grad(step.terms["locality"].sum(), step.out.w)
+    which, rows = part_of(objective).edit.which, part_of(objective).edit.rows
+    assert not gradient[rows, which].any()
+    assert gradient.abs().sum() > 0
+
+
 @pytest.mark.parametrize("kind", list_models())
 def test_edited_pictures_are_decoded_in_the_batch_of_the_reconstructions(build, batch, monkeypatch, kind):
     objective = build(kind, parts={"critic": {}})
