@@ -3,11 +3,13 @@
     python benchmarks/paper.py swiss-roll synthetic-faces
     python benchmarks/paper.py celeba --data FOLDER --seeds 1
     python benchmarks/paper.py expressions --data FOLDER --seeds 2
+    python benchmarks/paper.py celeba --data FOLDER --seeds 2 --recipe celeba-64 --trained OUT
 
 For each data set all four models follow the same recipe with each seed and are measured by `csvae_hub.evaluation` with
 two judges, which are trained on the train split of other faces than they are measured on. Writes
 docs/results/paper-<data set>.json and, from it, the table .md beside it. Runs that the JSON holds are passed over, so
-that it can be stopped and started again; delete the JSON to begin anew.
+that it can be stopped and started again; delete the JSON to begin anew. With --recipe the models follow another one,
+such as one with our critic, and the files are named after it. --trained takes what `paper_on_gpu.sh` made.
 """
 
 from __future__ import annotations
@@ -62,6 +64,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder with attributes.csv, for celeba and expressions")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", nargs="+", choices=VARIANTS, default=VARIANTS[:-1])
+    parser.add_argument("--recipe", help="instead of the paper's, with the same attributes")
+    parser.add_argument("--trained", type=Path, help="holds MODEL-SEED/weights, trained by that recipe already")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where training leaves its folders")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
@@ -74,7 +78,7 @@ def main() -> None:
 
 def compare_on(name: str, arguments: argparse.Namespace) -> None:
     """All models and seeds on one data set."""
-    path = arguments.output / f"paper-{name}.json"
+    path = arguments.output / f"paper-{arguments.recipe or name}.json"
     found: dict[str, Any] = hub.read_json(path) if path.is_file() else {"runs": {}}
     recipe = recipe_of(name, "csvae", 0, arguments)
     splits = splits_of(name, recipe, arguments.data)
@@ -98,7 +102,7 @@ def recipe_of(name: str, model: str, seed: int, arguments: argparse.Namespace) -
     kind, _, ours = model.partition(", ")
     overrides = dict(pair.partition("=")[::2] for pair in arguments.overrides)
     recipes = OURS if ours else RECIPES
-    return load_recipe(recipes[name], {**overrides, "model.model": kind, "trainer.seed": str(seed)})
+    return load_recipe(arguments.recipe or recipes[name], {**overrides, "model.model": kind, "trainer.seed": str(seed)})
 
 
 def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeData]:
@@ -133,9 +137,14 @@ def run(
 ) -> dict[str, Any]:
     """Trains one model with one seed and measures it."""
     recipe = recipe_of(name, model, seed, arguments)
-    folder = folder_of(name, model, seed, arguments)
-    trained = train(recipe, arguments.data if name in PHOTOS else None, folder, quiet=True)
-    seconds = round(hub.read_json(folder / "model/training.json")["elapsed_seconds"])
+    if arguments.trained is not None:
+        folder = arguments.trained / f"{model}-{seed}" / "weights"
+        trained = AttributeModel.from_pretrained(folder, device="cpu")
+        seconds = hub.read_json(folder / "training.json")["seconds"]
+    else:
+        folder = folder_of(name, model, seed, arguments)
+        trained = train(recipe, arguments.data if name in PHOTOS else None, folder, quiet=True)
+        seconds = round(hub.read_json(folder / "model/training.json")["elapsed_seconds"])
     result = evaluate(trained, splits[0], splits[1], splits[2], judges, seed=seed)
     if not recipe.model.is_image:
         result["attribute_change"] = crossed(trained, splits[2])
@@ -191,7 +200,7 @@ def draw(data: AttributeData, arguments: argparse.Namespace) -> None:
 
 def folder_of(name: str, model: str, seed: int, arguments: argparse.Namespace) -> Path:
     """Where a run is kept."""
-    return arguments.runs / name / f"{model.replace(', ', '-').replace(' ', '-')}-{seed}"
+    return arguments.runs / (arguments.recipe or name) / f"{model.replace(', ', '-').replace(' ', '-')}-{seed}"
 
 
 def table(found: dict[str, Any]) -> str:
