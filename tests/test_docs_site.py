@@ -1,0 +1,86 @@
+"""The built site: its links, and its pages in a browser with no network but the machine's own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = shutil.which("chromium")
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+PAGES = ("", "equations/", "paper/", "evaluation/", "api/losses/")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert build.returncode == 0, build.stdout + build.stderr
+    return folder
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that may ask no other host, find no file missing and print nothing to the console."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    hosts, trouble = set(), []
+    opened.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    opened.on("response", lambda response: response.ok or trouble.append(response.url))
+    opened.on("console", lambda message: trouble.append(message.text))
+    opened.on("pageerror", lambda error: trouble.append(str(error)))
+    yield opened
+    opened.close()
+    assert trouble == []
+    assert hosts - {None} == {"127.0.0.1"}
+
+
+@in_a_browser
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path or "home")
+def test_every_formula_is_drawn_from_files_of_the_site(page, address, path):
+    page.goto(address + path, wait_until="networkidle")
+    formulas = page.locator(".arithmatex")
+    assert formulas.count() > 0
+    assert page.locator(".arithmatex > .katex, .arithmatex > .katex-display > .katex").count() == formulas.count()
+    assert page.locator(".katex-error").count() == 0
+    shown = page.evaluate(
+        """() => {
+            const text = document.querySelector("article").cloneNode(true);
+            text.querySelectorAll("code, pre, .katex-mathml").forEach(part => part.remove());
+            return text.textContent;
+        }"""
+    )
+    assert not [mark for mark in ("\\", "$") if mark in shown]
+    fonts = page.evaluate("() => [...document.fonts].filter(font => font.status === 'error').map(font => font.family)")
+    assert fonts == []
