@@ -57,3 +57,9 @@ def test_every_promise_of_security_names_tests_that_exist():
         named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)`", row.rpartition(" | ")[2] or row)
         assert named, row
         assert all((ROOT / path).exists() for path in named), row
+
+
+def test_the_site_links_to_the_repository_that_the_project_names_and_to_no_other():
+    named = re.search(r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    linked = re.search(r"^repo_url: (\S+)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert (linked and linked[1]) == (named and named[1])

@@ -84,3 +84,31 @@ def test_every_formula_is_drawn_from_files_of_the_site(page, address, path):
     assert not [mark for mark in ("\\", "$") if mark in shown]
     fonts = page.evaluate("() => [...document.fonts].filter(font => font.status === 'error').map(font => font.family)")
     assert fonts == []
+
+
+@in_a_browser
+def test_colours_follow_the_system_until_the_switch_chooses(page, address):
+    def becomes(scheme):
+        page.wait_for_function("name => document.body.dataset.mdColorScheme === name", arg=scheme, timeout=10_000)
+
+    dark, light = "slate", "default"
+    page.emulate_media(color_scheme="dark")
+    page.goto(address)
+    becomes(dark)
+    page.emulate_media(color_scheme="light")
+    becomes(light)
+    page.locator("label[title='Switch to light']").click()
+    page.emulate_media(color_scheme="dark")
+    becomes(light)
+    page.locator("label[title='Switch to dark']").click()
+    page.emulate_media(color_scheme="light")
+    becomes(dark)
+    page.locator("label[title='Follow the system']").click()
+    becomes(light)
+
+
+@in_a_browser
+def test_the_search_finds_a_page(page, address):
+    page.goto(address)
+    page.locator(".md-search__input").fill("negative_entropy")
+    page.wait_for_selector(".md-search-result__link[href*='equations/']", state="attached", timeout=20_000)
