@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from click.testing import CliRunner
+
+from csvae_hub.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
@@ -112,3 +117,18 @@ def test_the_search_finds_a_page(page, address):
     page.goto(address)
     page.locator(".md-search__input").fill("negative_entropy")
     page.wait_for_selector(".md-search-result__link[href*='equations/']", state="attached", timeout=20_000)
+
+
+def test_the_command_line_s_page_has_every_command_and_option(site):
+    shown = CliRunner().invoke(main, ["--help"]).output.partition("Commands:")[2]
+    commands = re.findall(r"^  (\w+)", shown, re.MULTILINE)
+    assert commands == [*COMMANDS]
+    content = (site / "cli/index.html").read_text(encoding="utf-8")
+    sections = re.split(r'<h2 id="csvae-(\w+)">', content)
+    assert sections[1::2] == commands
+    for name, section in zip(commands, sections[2::2], strict=True):
+        text = " ".join(html.unescape(re.sub(r"<[^>]+>", "", section)).split())
+        said = " ".join(CliRunner().invoke(main, [name, "--help"], terminal_width=1000).output.split())
+        options = said.partition("Options: ")[2].split()
+        assert options
+        assert set(options) <= set(text.replace("\u00b6", "").split()), name
