@@ -16,11 +16,25 @@ from urllib.parse import urlsplit
 import pytest
 from click.testing import CliRunner
 
+import csvae_hub
 from csvae_hub.cli import COMMANDS, main
+from csvae_hub.data import load_data
+from csvae_hub.editing import edit_files
+from csvae_hub.export import export_model
+from csvae_hub.onnx import OnnxModel
+from csvae_hub.transforms import RandomSetAttribute, counterfactuals
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
 in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+API = sorted(path.stem for path in (ROOT / "docs/api").glob("*.md") if path.stem != "index")
+FIRST = {
+    "models": ["from_pretrained", "set_attribute", "edit", "encode", "decode"],
+    "attribute-model": ["from_pretrained", "set_attribute", "edit", "encode", "decode"],
+    "editing": ["detector", "detect", "open", "edit", "set_attribute"],
+}
+TALLEST = 15_000
+"""Pixels of an API page in a window of 1280: more is a page to divide."""
 PAGES = ("", "equations/", "paper/", "evaluation/", "api/losses/")
 
 
@@ -62,7 +76,7 @@ def page(browser):
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     hosts, trouble = set(), []
     opened.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-    opened.on("response", lambda response: response.ok or trouble.append(response.url))
+    opened.on("response", lambda response: response.status < 400 or trouble.append(response.url))
     opened.on("console", lambda message: trouble.append(message.text))
     opened.on("pageerror", lambda error: trouble.append(str(error)))
     yield opened
@@ -132,3 +146,32 @@ def test_the_command_line_s_page_has_every_command_and_option(site):
         options = said.partition("Options: ")[2].split()
         assert options
         assert set(options) <= set(text.replace("\u00b6", "").split()), name
+
+
+def documented(path):
+    """The names with a place of their own on a page, in its order."""
+    return re.findall(r'<h\d id="(csvae_hub[\w.]+)"', path.read_text(encoding="utf-8"))
+
+
+def test_every_public_name_has_a_place_in_the_reference(site):
+    found = {name for page in site.glob("api/*/index.html") for name in documented(page)}
+    more = (export_model, OnnxModel, RandomSetAttribute, counterfactuals, load_data, edit_files)
+    for thing in (*(getattr(csvae_hub, name) for name in csvae_hub.__all__), *more):
+        assert f"{thing.__module__}.{thing.__qualname__}" in found
+    listed = (site / "api/index.html").read_text(encoding="utf-8")
+    assert [name for name in csvae_hub.__all__ if f">{name}</code></a>" not in listed] == []
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_the_methods_that_users_call_come_first(site, name):
+    methods = [place.rpartition(".")[2] for place in documented(site / "api" / name / "index.html")]
+    assert methods[1 : 1 + len(FIRST[name])] == FIRST[name]
+
+
+@in_a_browser
+def test_no_page_of_the_reference_is_endless(page, address):
+    heights = {}
+    for name in API:
+        page.goto(f"{address}api/{name}/")
+        heights[name] = page.evaluate("() => document.documentElement.scrollHeight")
+    assert {name: height for name, height in heights.items() if height > TALLEST} == {}
