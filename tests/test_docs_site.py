@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 from functools import partial
+from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -31,7 +32,7 @@ API = sorted(path.stem for path in (ROOT / "docs/api").glob("*.md") if path.stem
 FIRST = {
     "models": ["from_pretrained", "set_attribute", "edit", "encode", "decode"],
     "attribute-model": ["from_pretrained", "set_attribute", "edit", "encode", "decode"],
-    "editing": ["detector", "detect", "open", "edit", "set_attribute"],
+    "editing": ["set_attribute", "edit", "open", "detect"],
 }
 TALLEST = 15_000
 """Pixels of an API page in a window of 1280: more is a page to divide."""
@@ -175,3 +176,35 @@ def test_no_page_of_the_reference_is_endless(page, address):
         page.goto(f"{address}api/{name}/")
         heights[name] = page.evaluate("() => document.documentElement.scrollHeight")
     assert {name: height for name, height in heights.items() if height > TALLEST} == {}
+
+
+class Parts(HTMLParser):
+    """The places that a page has, the addresses it names and its pictures."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.places, self.links, self.pictures = {""}, [], []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.places.add(found.get("id") or "")
+        self.links += [found[key] for key in ("href", "src") if found.get(key)]
+        self.pictures += [found] if tag == "img" else []
+
+
+def test_every_link_of_the_site_arrives(site):
+    pages = {page: Parts(page) for page in site.rglob("*.html") if page.name != "404.html"}
+    broken = []
+    for page, parts in pages.items():
+        for link in parts.links:
+            address = urlsplit(link)
+            if address.scheme:
+                assert address.scheme in ("https", "http", "mailto"), (page, link)
+                continue
+            target = (page.parent / unquote(address.path)).resolve() if address.path else page
+            target = target / "index.html" if target.is_dir() else target
+            place = unquote(address.fragment)
+            if not target.is_file() or (target in pages and place not in pages[target].places):
+                broken.append((str(page.relative_to(site)), link))
+    assert broken == []
