@@ -208,3 +208,36 @@ def test_every_link_of_the_site_arrives(site):
             if not target.is_file() or (target in pages and place not in pages[target].places):
                 broken.append((str(page.relative_to(site)), link))
     assert broken == []
+
+
+def test_every_picture_says_in_words_what_it_shows(site):
+    pictures = {
+        (page.parent.name, found["src"]): found.get("alt", "")
+        for page in site.rglob("*.html")
+        for found in Parts(page).pictures
+    }
+    assert len(pictures) > 5
+    assert [name for name, words in pictures.items() if len(words.split()) < 3] == []
+
+
+@in_a_browser
+@pytest.mark.parametrize("path", [path.stem for path in sorted((ROOT / "docs").glob("*.md"))])
+def test_on_a_phone_wide_tables_scroll_inside_their_box(page, address, path):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(address + ("" if path == "index" else f"{path}/"), wait_until="networkidle")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    tables = page.evaluate(
+        """() => [...document.querySelectorAll("article table:not([class])")].map(table => {
+            const box = table.closest(".md-typeset__scrollwrap");
+            return {
+                columns: table.rows[0].cells.length,
+                scrolls: getComputedStyle(box).overflowX === "auto" && box.scrollWidth > box.clientWidth,
+                right: Math.round(box.getBoundingClientRect().right),
+                narrowest: Math.min(...[...table.rows[0].cells].map(cell => cell.clientWidth)),
+            };
+        })"""
+    )
+    for table in tables:
+        assert table["right"] <= 390
+        assert table["scrolls"] or table["columns"] <= 6
+        assert table["narrowest"] >= 40, table

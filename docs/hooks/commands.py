@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 
@@ -26,10 +27,11 @@ def reference() -> Iterator[str]:
         assert command is not None
         context = click.Context(command, info_name=name, parent=group)
         words = " ".join(command.collect_usage_pieces(context))
-        yield from (f"## csvae {name}", "", escaped(command.help or ""), "")
+        yield from (f"## csvae {name}", "", escaped(inspect.cleandoc(command.help or "")), "")
         yield from ("```text", f"csvae {name} {words}", "```", "")
         for option in command.get_params(context):
-            if record := option.get_help_record(context):
+            record = option.get_help_record(context)
+            if isinstance(option, click.Option) and record:
                 yield from (f"`{record[0]}`", f":   {escaped(record[1])}", "")
 
 
