@@ -49,7 +49,7 @@ def site(tmp_path_factory):
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         pass
 
 
