@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +95,34 @@ class LightningStandIn(torch.nn.Module):
 
     def log_dict(self, values):
         self.logged = values
+
+
+def test_the_site_links_to_the_repository_that_the_project_names_and_to_no_other():
+    named = re.search(r'^Repository = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    linked = re.search(r"^repo_url: (\S+)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert (linked and linked[1]) == (named and named[1])
+
+
+@pytest.mark.parametrize(
+    ("link", "complaint"),
+    [
+        ("[x](nowhere.md)", "'nowhere.md'"),
+        ("[x](results/nowhere.json)", "'results/nowhere.json'"),
+        ("[x](photos.md#no-such-place)", "#no-such-place"),
+        ("[x](#no-such-place)", "#no-such-place"),
+        ("[x](/photos/)", "absolute link '/photos/'"),
+        ("[x](photos)", "unrecognized relative link 'photos'"),
+        ("[`x`][csvae_hub.nothing]", "csvae_hub.nothing"),
+    ],
+)
+def test_the_strict_build_fails_on_a_broken_link(tmp_path, link, complaint):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("api", "images"))
+    (tmp_path / "docs/images").mkdir()
+    (tmp_path / "docs/broken.md").write_text(f"# Broken\n\n{link}\n", encoding="utf-8")
+    settings = {"INHERIT": str(ROOT / "mkdocs.yml"), "nav": ["broken.md", "photos.md"], "docs_dir": "docs"}
+    (tmp_path / "mkdocs.yml").write_text(json.dumps(settings), encoding="utf-8")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    build = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    said = [line for line in build.stderr.splitlines() if "'broken.md'" in line or "broken.md:" in line]
+    assert build.returncode == 1
+    assert any(complaint in line for line in said), build.stderr
