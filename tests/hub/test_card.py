@@ -250,7 +250,7 @@ def test_a_new_evaluation_renews_front_matter_and_tables_and_leaves_the_words(fa
     values = {result.metric_name: result.metric_value for result in ModelCard(after).data.eval_results}
     assert values["Edits that a separate classifier takes for the wished class, mean"] == 0.1235
     assert "| Edits that a separate classifier takes for the wished class, mean | 12.3 % |" in after
-    assert "| Smiling | 100.0 % | 50.0 % | 0.034 | 0.028 |" in after
+    assert "| Smiling | 98.9 % | 50.0 % | 0.034 | 0.038 |" in after
     assert "| attribute | accuracy of the classifier |" in after
     for kept in ("# faces-64\n", "## How it was made\n", "## Thanks\n\nTo all.\n"):
         assert kept in after
@@ -271,7 +271,7 @@ def test_the_script_that_makes_the_packaged_weights_renews_their_card(faces):
     card = ModelCard.load(faces / "README.md")
     assert card.data.eval_results[1].metric_value == 12
     assert "| Reconstruction, PSNR in dB | 12 |" in card.text
-    assert "**The test split is not untouched.**" in card.text
+    assert "**The test split was looked at once**" in card.text
 
 
 @pytest.fixture
@@ -300,27 +300,10 @@ def test_the_packaged_card_says_what_was_measured(packaged):
 
 
 def test_what_the_packaged_card_says_of_its_goals_is_what_was_measured(packaged):
-    evaluation = hub.read_json(CELEBA / "evaluation.json")
-    change, leakage = evaluation["attribute_change"], evaluation["leakage"]
-    directions = [[to["wished"] for to in both.values()] for both in change["attributes"].values()]
-    worst = min(sum(both) / 2 for both in directions)
-    error = evaluation["reconstruction"]["mse"]
-    goals = {
-        "mean squared error": (f"{error:.4f}", error <= 0.0080),
-        "wished class, worst attribute": (f"{100 * worst:.1f} %", worst >= 0.75),
-        "wished class, mean": (f"{100 * change['wished']:.1f} %", change["wished"] >= 0.9),
-        "wished class, worst direction": (f"{100 * change['worst']:.1f} %", change["worst"] >= 0.75),
-        "other attributes, mean change": (f"{change['others']:.3f}", change["others"] <= 0.1),
-    }
-    for probe, words in (("logistic", "z, logistic probe: mean, worst"), ("mlp", "z, MLP probe: mean, worst")):
-        found = leakage["z"][probe]
-        goals[words] = (f"{found['mean']:.3f}, {found['max']:.3f}", found["mean"] <= 0.6 and found["max"] <= 0.65)
-    for kind, words in (("w_own_labelled", "w, y given: mean, worst"), ("w_own", "w, y inferred: mean, worst")):
-        found = leakage[kind]["mlp"]
-        goals[words] = (f"{found['mean']:.3f}, {found['min']:.3f}", found["min"] >= 0.95)
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in packaged.splitlines()]
-    said = {row[0]: (row[2].partition(" (")[0], "missed" not in row[3]) for row in rows if len(row) == 4}
-    assert {name: said[name] for name in goals} == goals
+    aims = runpy.run_path(str(ROOT / "benchmarks/celeba.py"))["aims"]
+    table = aims("celeba-64", hub.read_json(CELEBA / "evaluation.json"))
+    assert table in packaged
+    assert table.count("\n") == 6
 
 
 @pytest.fixture
