@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from csvae_hub.cli.edit import _parse_change
+from csvae_hub.cli.common import _parse_change
 from csvae_hub.config import AttributePrior
 from csvae_hub.errors import ImageError
 from csvae_hub.models import Latents
