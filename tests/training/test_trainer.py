@@ -379,9 +379,6 @@ def test_weights_that_are_not_finite_are_no_checkpoint_and_no_result(tmp_path, m
     assert kept == (["batch-000000022", "batch-000000023"] if with_folder else [])
 
 
-# -- errors -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("examples", [0, 1])
 def test_too_little_data_is_an_error(examples):
     with pytest.raises(ConfigError, match=f"train_data: expected two examples or more, for batch norm, got {examples}"):
