@@ -63,12 +63,9 @@ class AttributeModel(Pretrained, Model, ABC):
         self.adversary_net = None
 
     def __repr__(self) -> str:
-        config = self.config
-        size, places = (
-            "×".join(map(str, config.shape)),
-            f", in {config.z_grid}×{config.z_grid} places" * (config.z_grid > 1),
-        )
-        parameters = sum(p.numel() for p in self.parameters())
+        config, parameters = self.config, sum(p.numel() for p in self.parameters())
+        size = "×".join(map(str, config.shape))
+        places = f", in {config.z_grid}×{config.z_grid} places" if config.z_grid > 1 else ""
         return (
             f"{type(self).__name__}({size}, z {config.z_dim}{places}, {len(self.attributes)} attributes: "
             f"{', '.join(self.attributes)}; {config.backbone.name}, {parameters / 1e6:.1f} M parameters, {self.device})"
@@ -266,11 +263,13 @@ class AttributeModel(Pretrained, Model, ABC):
         self.eval()
         latents = Latents.cat([self.posterior_latents(self.backbone.encode(x), y, False, None) for x, y in batches])
         self.update_class_means(latents, momentum=1.0)
-        for scales in (buffer for name, buffer in self.named_buffers() if name == "class_scales"):
-            for value in (0, 1):
-                member = (latents.y.round() == value).to(latents.w)[..., None]
-                squares = (latents.w - self.get_buffer("class_means")[:, value]).square() * member
-                scales[:, value] = (squares.sum(0) / member.sum(0).clamp(min=1)).sqrt()
+        scales = dict(self.named_buffers()).get("class_scales")
+        if scales is None:
+            return
+        for value in (0, 1):
+            member = (latents.y.round() == value).to(latents.w)[..., None]
+            squares = (latents.w - self.get_buffer("class_means")[:, value]).square() * member
+            scales[:, value] = (squares.sum(0) / member.sum(0).clamp(min=1)).sqrt()
 
     @torch.no_grad()
     def update_class_means(self, latents: Latents, momentum: float = 0.01) -> None:

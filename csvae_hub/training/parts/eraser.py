@@ -28,7 +28,7 @@ class Eraser(Part):
         objective.at_end.append(_fit)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        """What is removed, while the encoder learns; takes the batch into the moments."""
+        """The cost of the removed part, while the encoder learns; takes the batch into the moments."""
         if step.objective.at_rest:
             return {}
         q_z = step.objective.model.q_z
