@@ -2,10 +2,11 @@ r"""A critic in x that learns beside the model, as the adversary does in z: edit
 
 $D(x, y)$ scores a picture with its attributes (a projection, Miyato and Koyama 2018). It learns to tell real pictures
 with their attributes from decoded ones, edited ones with the wished attributes, and real ones with wrong attributes,
-by the non-saturating logistic loss with a lazy R1 penalty (Mescheder et al. 2018), and to read the attributes of real
-ones. The model learns to be taken for real, decoded (VAE/GAN, Larsen et al. 2016) and edited, and that edited pictures
-are read as was wished (AttGAN, He et al. 2019). All that it is shown is disturbed at random (`disturbance`): else it
-learns the training pictures by heart, and edits please it that nobody else reads as was wished.
+by the non-saturating logistic loss with a lazy R1 penalty (Mescheder et al. 2018), and to read the attributes: those of
+real and decoded pictures, and of an edited one the attribute as it was before. The model learns to be taken for real,
+decoded (VAE/GAN, Larsen et al. 2016) and edited, and that edited pictures are read as was wished (AttGAN, He et al.
+2019). Because the critic looks for traces of what was there before, no pattern of the decoder's own satisfies it for
+long. All that it is shown is disturbed at random (`disturbance`): else it learns the training pictures by heart.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ WIDTH, BETAS = 48, (0.0, 0.99)
 R1, R1_EVERY = 0.2, 16
 DECODED, EDITED, WRONG = 0.3, 0.5, 0.2
 """Shares of the three kinds of fakes in the critic's loss: decoded, edited, real with wrong attributes."""
-MATCHING, LOCALITY, SWITCHED = 5.0, 3.0, 3.0
+READ_DECODED, TRACES = 0.5, 0.3
+"""Weights in the critic's loss of reading decoded pictures, and the switched attribute of edited ones as it was."""
+MATCHING, LOCALITY, SWITCHED = 5.0, 15.0, 2.0
 """Weights beside the other terms of the model; the last is that of the switched attribute in recognition."""
 RISE = 500
 """Batches over which the weight of the model's terms rises from 0: a critic that knows nothing leads astray."""
@@ -84,8 +87,8 @@ class Critic(Part):
     r"""D with its own optimiser, and four terms of the model.
 
     realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: the cross entropy of $y'$ by the logits at
-    $x'$, the switched attribute counted thrice. matching: five times the mean distance between the critic's features of
-    $\hat x$ and x. locality: three times what an edit changes, $|x' - \hat x|$ by mean, with a gradient to
+    $x'$, the switched attribute counted twice. matching: five times the mean distance between the critic's features of
+    $\hat x$ and x. locality: fifteen times what an edit changes, $|x' - \hat x|$ by mean, with a gradient to
     $x'$ alone: else the classes of w_i would move towards one another, away from p(w | y).
 
     Where attributes of $y'$ do not go with the one that was switched (black hair where blond hair was wished), they
@@ -109,10 +112,11 @@ class Critic(Part):
         self.register_buffer("exclusions", exclusions(labels))
         self.questions = len(config.attributes) - sum(len(group) - 1 for group in groups)  # a group is one
         self.edit: Edited | None = None
-        self.edited: tuple[Tensor, Tensor, Tensor] | None = None
+        self.edited: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         objective.also = lambda latents: self._edits(objective.model, latents)
         parameters = list(self.net.parameters())
-        chance = (1 + DECODED + EDITED + WRONG) * log(2) + constant_answer(labels, groups)["loss"] / self.questions
+        sees_nothing = constant_answer(labels, groups)["loss"]
+        chance = (1 + DECODED + EDITED + WRONG) * log(2) + (1 + READ_DECODED + TRACES) * sees_nothing / self.questions
         objective.minimisations.append(Minimisation("critic", parameters, self.losses, 1.0, BETAS, True, chance))
         objective.betas = (0.5, 0.99)
 
@@ -123,8 +127,9 @@ class Critic(Part):
         assert edit is not None
         follow_class_means(step)
         wished = self._plausible(edit)
-        self.edited = edit.rows, wished, edited.detach()
         y, rows, batch = step.out.y, edit.rows, len(decoded)
+        before = y[rows].masked_fill(edit.wished == y[rows], torch.nan)
+        self.edited = rows, wished, before, edited.detach()
         alike = disturbance(decoded)
         shown = torch.cat([alike(decoded), disturbance(edited)(edited)])
         score, logits, features = asked(self.net, shown, torch.cat([y, wished]))
@@ -146,8 +151,8 @@ class Critic(Part):
     def losses(self, step: Step) -> Iterator[Tensor]:
         """The critic's loss on the pictures of a generative step."""
         assert self.edited is not None
-        (rows, wished, edited), x, y = self.edited, step.x, step.out.y
-        half = len(x) // 2
+        (rows, wished, before, edited), x, y = self.edited, step.x, step.out.y
+        half, groups = len(x) // 2, step.objective.model.config.groups
         decoded = step.out.p_x.mean.detach()[:half]
         wrong = x[rows[half:]]
         seen = torch.cat([x, decoded, edited, wrong])
@@ -156,8 +161,9 @@ class Critic(Part):
         real, of_decoded, of_edited, of_wrong = score.split([len(x), half, len(x), len(wrong)])
         loss = F.softplus(-real).mean() + DECODED * F.softplus(of_decoded).mean()
         loss = loss + EDITED * F.softplus(of_edited).mean() + WRONG * F.softplus(of_wrong).mean()
-        read = attributes(logits[: len(x)], step.objective.model.config.groups)
-        loss = loss + cross_entropy(read, y).mean() / self.questions
+        read = [attributes(part, groups) for part in logits[: 2 * len(x) + half].split([len(x), half, len(x)])]
+        seen_as = cross_entropy(read[0], y).mean() + READ_DECODED * cross_entropy(read[1], y[:half]).mean()
+        loss = loss + seen_as / self.questions + TRACES * cross_entropy(read[2], before).mean()
         if self.steps % R1_EVERY == 0:
             some = seen[:half].detach().requires_grad_(True)
             (gradient,) = torch.autograd.grad(self.net(some, y[:half])[0].sum(), some, create_graph=True)
