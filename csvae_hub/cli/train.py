@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe", default="synthetic-faces", show_default=True, help="A packaged recipe, or the path of a .toml file."
 )
-@click.option("--data", help="A folder of pictures, or the name of a data set.  [default: the recipe's own]")
+@click.option(
+    "--data",
+    help="A folder of pictures, hf:OWNER/NAME, wds:SHARDS.tar, or drawn data by name.  [default: the recipe's own]",
+)
 @click.option("-o", "--output", required=True, type=FilePath(file_okay=False), help="The folder of the run.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: trainer.epochs=3.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Resume from a checkpoint, or start anew.")

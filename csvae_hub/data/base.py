@@ -235,7 +235,7 @@ def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], wher
 
     Case, spaces and decimals (1.0 or 1,0) don't matter. A column with both 0 and -1 is ambiguous and refused.
     """
-    known = {cell: _label(cell) for cell in {cell for row in cells for cell in row}}
+    known = {cell: parse_label(cell) for cell in {cell for row in cells for cell in row}}
     for row in cells:
         for name, cell in zip(attributes, row, strict=True):
             if known[cell] is None:
@@ -248,7 +248,7 @@ def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], wher
     return np.where(values <= 0, np.float32(0), values)
 
 
-def _label(cell: str) -> float | None:
+def parse_label(cell: str) -> float | None:
     """The number in a cell, NaN where it is empty; None for another text."""
     word = cell.strip().lower().replace(",", ".")
     try:

@@ -13,7 +13,7 @@ import torch
 
 from csvae_hub.backbones import with_package
 from csvae_hub.config import ModelConfig, check, check_weights, from_dict, to_dict
-from csvae_hub.data import AttributeData, load_data, table_splits
+from csvae_hub.data import AttributeData, has_split, load_data
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.models import AttributeModel, create_model
 from csvae_hub.training.config import TrainerConfig
@@ -198,7 +198,7 @@ def prepare(
         )
     say(f"reading the training examples of {source}", quiet)
     train_data = _load(recipe, source, "train", cache_dir)
-    valid_data = _load(recipe, source, "valid", cache_dir) if _has_valid(source) else None
+    valid_data = _load(recipe, source, "valid", cache_dir) if has_split(source, "valid") else None
     if train_data.shape != recipe.model.shape:
         raise ConfigError(f"model.shape: expected {train_data.shape}, that of the data, got {recipe.model.shape}")
     with torch.random.fork_rng():
@@ -233,9 +233,3 @@ def _load(recipe: Recipe, source: str, split: str, cache_dir: str | Path | None)
     channels = model.shape[0] if model.is_image else 3
     data = load_data(source, model.attributes, split, size, cache_dir, recipe.data.examples, channels=channels)
     return data.exclusive(model.exclusive, recipe.data.mask)
-
-
-def _has_valid(source: str) -> bool:
-    """True where there is a split `valid`; only a table of one's own may lack it."""
-    folder = Path(source).expanduser()
-    return not (folder / "attributes.csv").is_file() or "valid" in table_splits(folder)
