@@ -89,12 +89,14 @@ class Critic(Part):
     $x'$ alone: else the classes of w_i would move towards one another, away from p(w | y).
 
     Where attributes of $y'$ do not go with the one that was switched (black hair where blond hair was wished), they
-    count as ½, neither present nor absent: the critic has no word on them.
+    count as ½, neither present nor absent: the critic has no word on them. Nor has it on missing labels, of y and of
+    $y'$; and it is shown no real picture with a wrong attribute whose right one is missing.
     """
 
     Options = Options
     steps: Tensor
     exclusions: Tensor
+    decided: Tensor
 
     def __init__(self, options: Any, objective: Objective) -> None:
         super().__init__(options, objective)
@@ -107,9 +109,13 @@ class Critic(Part):
         assert data is not None
         groups, labels = objective.model.config.groups, torch.from_numpy(data.labels)
         self.register_buffer("exclusions", exclusions(labels))
+        decided = torch.eye(len(config.attributes), dtype=torch.bool)  # by a switch: the attribute, and its group
+        for group in map(list, groups):
+            decided[[[i] for i in group], group] = True
+        self.register_buffer("decided", decided, persistent=False)
         self.questions = len(config.attributes) - sum(len(group) - 1 for group in groups)  # a group is one
         self.edit: Edited | None = None
-        self.edited: tuple[Tensor, Tensor, Tensor] | None = None
+        self.edited: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         objective.also = lambda latents: self._edits(objective.model, latents)
         parameters = list(self.net.parameters())
         chance = (1 + DECODED + EDITED + WRONG) * log(2) + constant_answer(labels, groups)["loss"] / self.questions
@@ -122,9 +128,10 @@ class Critic(Part):
         assert edited is not None
         assert edit is not None
         follow_class_means(step)
-        wished = self._plausible(edit)
-        self.edited = edit.rows, wished, edited.detach()
-        y, rows, batch = step.out.y, edit.rows, len(decoded)
+        y, rows, batch = step.y.nan_to_num(0.5), edit.rows, len(decoded)
+        wished = self._plausible(edit).masked_fill(step.y[rows].isnan() & ~self.decided[edit.which], 0.5)
+        certain = ~step.y[rows, edit.which].isnan()  # the label that was switched is known
+        self.edited = rows, wished, edited.detach(), certain
         alike = disturbance(decoded)
         shown = torch.cat([alike(decoded), disturbance(edited)(edited)])
         score, logits, features = asked(self.net, shown, torch.cat([y, wished]))
@@ -146,7 +153,7 @@ class Critic(Part):
     def losses(self, step: Step) -> Iterator[Tensor]:
         """The critic's loss on the pictures of a generative step."""
         assert self.edited is not None
-        (rows, wished, edited), x, y = self.edited, step.x, step.out.y
+        (rows, wished, edited, certain), x, y = self.edited, step.x, step.y.nan_to_num(0.5)
         half = len(x) // 2
         decoded = step.out.p_x.mean.detach()[:half]
         wrong = x[rows[half:]]
@@ -155,9 +162,9 @@ class Critic(Part):
         score, logits, _ = self.net(seen, torch.cat([y, y[:half], wished, wished[half:]]))
         real, of_decoded, of_edited, of_wrong = score.split([len(x), half, len(x), len(wrong)])
         loss = F.softplus(-real).mean() + DECODED * F.softplus(of_decoded).mean()
-        loss = loss + EDITED * F.softplus(of_edited).mean() + WRONG * F.softplus(of_wrong).mean()
+        loss = loss + EDITED * F.softplus(of_edited).mean() + WRONG * (F.softplus(of_wrong) * certain[half:]).mean()
         read = attributes(logits[: len(x)], step.objective.model.config.groups)
-        loss = loss + cross_entropy(read, y).mean() / self.questions
+        loss = loss + cross_entropy(read, step.y).mean() / self.questions
         if self.steps % R1_EVERY == 0:
             some = seen[:half].detach().requires_grad_(True)
             (gradient,) = torch.autograd.grad(self.net(some, y[:half])[0].sum(), some, create_graph=True)
