@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from csvae_hub.data.balance import balanced
 from csvae_hub.data.base import AttributeData
 from csvae_hub.data.celeba import ATTRIBUTES_FILE, celeba_folder, load_celeba
 from csvae_hub.data.hugging_face import hugging_face_splits, load_hugging_face
+from csvae_hub.data.resident import on_device
 from csvae_hub.data.shards import load_shards, shard_splits
 from csvae_hub.data.swiss_roll import swiss_roll
 from csvae_hub.data.synthetic_faces import SyntheticFaces
@@ -17,12 +19,14 @@ from csvae_hub.errors import DataError
 __all__ = [
     "AttributeData",
     "SyntheticFaces",
+    "balanced",
     "has_split",
     "load_celeba",
     "load_data",
     "load_hugging_face",
     "load_shards",
     "load_table",
+    "on_device",
     "swiss_roll",
     "table_splits",
 ]
