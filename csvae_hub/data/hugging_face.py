@@ -116,4 +116,6 @@ def _example(row: dict[str, Any], column: str) -> Example:
     if content is None and path:
         with require("fsspec", "data").open(path, "rb") as file:
             content = file.read()
-    return Example(Path(path or "").name, content or b"", row)
+    shared = row.pop("json", None)  # of tar files: one cell with all attributes
+    cells = row | shared if isinstance(shared, dict) else row
+    return Example(Path(path or "").name, content or b"", cells)

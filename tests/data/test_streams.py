@@ -88,7 +88,7 @@ def _cache(tmp_path, monkeypatch):
 SPECS = ("hf:{}/parquet", "wds:{}/shards", "wds:{}/shards/{{split}}-*.tar")
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [*SPECS, "hf:{}/shards"])
 @pytest.mark.parametrize("split", ["train", "valid", "all"])
 def test_the_data_is_that_of_the_folder(sources, spec, split):
     found = load_data(spec.format(sources), split=split, image_size=16)
@@ -227,6 +227,35 @@ def test_sources_that_are_not_there_or_say_nothing(sources, tmp_path):
         with pytest.raises(DataError, match=text):
             load_data(spec, image_size=16)
     assert not Path("here").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("me/faces", ("me/faces", None, None)),
+        ("faces", ("faces", None, None)),
+        ("me/faces:small", ("me/faces", "small", None)),
+        ("me/faces@v1.0", ("me/faces", None, "v1.0")),
+        ("me/faces:small@refs/pr/3", ("me/faces", "small", "refs/pr/3")),
+    ],
+)
+def test_the_library_is_asked_for_a_data_set_of_the_hub(sources, monkeypatch, name, asked):
+    found, load = [], datasets.load_dataset_builder
+
+    def answer(path, config=None, revision=None):
+        found.append((path, config, revision))
+        return load(str(sources / "parquet"))
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", answer)
+    assert len(load_data(f"hf:{name}", image_size=16)) == len(TRAIN)
+    assert found == [asked]
+
+    def offline(*arguments, revision):
+        raise ConnectionError("no\nnetwork")
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", offline)
+    with pytest.raises(DataError, match=f"^hf:{name} can't be read: ConnectionError: no network$"):
+        load_data(f"hf:{name}", image_size=16)
 
 
 def test_the_library_is_named_where_it_is_missing(sources, monkeypatch):
