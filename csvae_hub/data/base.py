@@ -107,6 +107,14 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
             digest.update(self.weights.numpy().tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def drawn_labels(self) -> NDArray[np.float32]:
+        """The labels (N, k) of what an epoch draws: those of the data or, with weights, in these shares."""
+        if self.weights is None:
+            return self.labels
+        ends = np.cumsum(self.weights.numpy())
+        return self.labels[np.searchsorted(ends, (np.arange(len(self)) + 0.5) * ends[-1] / len(self))]
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -105,7 +105,7 @@ class Guards:
     @classmethod
     def of(cls, run: Trainer) -> Guards:
         """The guards of a run; they wait for a tenth of it, within 100 and 1000 batches."""
-        objective, labels = run.objective, torch.from_numpy(run.train_data.labels)
+        objective, labels = run.objective, torch.from_numpy(run.train_data.drawn_labels)
         answer = constant_answer(labels, objective.model.config.groups, objective.base_rate())
         chances = {game.name: game.chance for game in objective.minimisations if game.chance is not None}
         patience = min(1000, max(100, run.last_batch // 10))

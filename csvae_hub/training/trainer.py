@@ -190,7 +190,7 @@ class Trainer:
     def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         x, y = self.near_data.batch(indices)
         if self.is_image:
-            x = torch.where(torch.rand(len(x), 1, 1, 1).to(x.device) < 0.5, x.flip(-1), x)
+            x = torch.where(torch.rand(len(x), 1, 1, 1).to(x.device, non_blocking=True) < 0.5, x.flip(-1), x)
         return x.to(self.device, memory_format=self.memory_format), y.to(self.device)
 
     def all_examples(self, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from csvae_hub.config import BackboneConfig, ModelConfig
 from csvae_hub.data import AttributeData, balanced, load_data
 from csvae_hub.data.balance import MOST, raked
 from csvae_hub.errors import DataError, UnknownAttributeError
-from csvae_hub.training.config import batch_order
+from csvae_hub.training import Recipe, Trainer
+from csvae_hub.training.config import TrainerConfig, batch_order
+from csvae_hub.training.guards import Guards
+from csvae_hub.training.recipes import objective_of
 
 NAMES = ("Hat", "Glasses", "Beard", "Sad", "Happy", "Calm")
 
@@ -79,6 +83,27 @@ def test_weights_belong_to_the_data(data):
     assert torch.equal(weighted.exclusive([NAMES[3:]]).weights, weighted.weights)
     assert weighted.subset(range(9)).weights is None
     assert data.weights is None
+
+
+def test_what_counts_classes_counts_those_that_are_drawn(data, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    names = ["Hat", "Glasses", "Beard"]
+    data = data.select(names)
+    weighted = balanced(data, names)
+    assert data.drawn_labels is data.labels
+    np.testing.assert_allclose(np.nanmean(weighted.drawn_labels, 0), 0.5, atol=0.01)
+    model = ModelConfig(tuple(names), shape=(2,), backbone=BackboneConfig("mlp", 8, features=8), z_dim=2)
+    rates, chances = [], []
+    for examples in (data, weighted):
+        objective = objective_of(Recipe(model, parts={"balanced": {}}), examples)
+        rates.append(objective.base_rate())
+        trainer = Trainer(objective_of(Recipe(model), examples), TrainerConfig(), examples, quiet=True)
+        chances.append(Guards.of(trainer).chances["adversary"])
+    torch.testing.assert_close(rates[0], torch.from_numpy(np.nanmean(data.labels, 0)))
+    torch.testing.assert_close(rates[1], torch.full((3,), 0.5), atol=0.01, rtol=0)
+    known = (~np.isnan(weighted.drawn_labels)).mean()
+    assert chances[1] == pytest.approx(3 * known * np.log(2), rel=1e-3)
+    assert chances[0] < 0.7 * chances[1]
 
 
 def test_what_cannot_be_balanced(data):

@@ -107,7 +107,7 @@ class Critic(Part):
         data = objective.data
         check(data is not None, "parts.critic", "training data, to see which attributes go together", data)
         assert data is not None
-        groups, labels = objective.model.config.groups, torch.from_numpy(data.labels)
+        groups, labels = objective.model.config.groups, torch.from_numpy(data.drawn_labels)
         self.register_buffer("exclusions", exclusions(labels))
         decided = torch.eye(len(config.attributes), dtype=torch.bool)  # by a switch: the attribute, and its group
         for group in map(list, groups):
