@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,26 +51,38 @@ def open_file(path: str | os.PathLike[str]) -> Image.Image:
     if not path.is_file():
         got = "a folder: give the files in it" if path.is_dir() else "nothing there: check the name and the folder"
         raise ImageError(f"{path}: expected a picture file, got {got}")
+    return _read(str(path), lambda: path.open("rb"))  # by its path, Pillow garbles turned TIFFs
+
+
+def open_bytes(content: bytes, name: str) -> Image.Image:
+    """Gives the picture that a file of this name holds, as `open_image` does; an ImageError names it."""
+    return _in_colour(_read(name, lambda: BytesIO(content)))
+
+
+def _in_colour(picture: Image.Image) -> Image.Image:
+    return picture.convert("RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
+
+
+def _read(name: str, opener: Callable[[], IO[bytes]]) -> Image.Image:
     try:
-        with path.open("rb") as file, opened(file) as picture:  # by its path, Pillow garbles turned TIFFs
+        with opener() as file, opened(file) as picture:
             return upright_8_bit(picture)
     except UnidentifiedImageError as error:
-        with path.open("rb") as file:
+        with opener() as file:
             head = file.read(16)
         got = f"one that begins with {head!r}" if head else "an empty one"
         raise ImageError(
-            f"{path}: expected a picture file (JPEG, PNG, WebP, …), got {got}: convert it, or leave it out"
+            f"{name}: expected a picture file (JPEG, PNG, WebP, …), got {got}: convert it, or leave it out"
         ) from error
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{name}: {error}") from error
     except Exception as error:  # Pillow's decoders raise anything
-        raise ImageError(f"{path}: {_unreadable(error)}") from error
+        raise ImageError(f"{name}: {_unreadable(error)}") from error
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Gives the picture in a file, upright, 8-bit RGB, or RGBA where it has transparency; errors as `open_file`."""
-    picture = open_file(path)
-    return picture.convert("RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
+    return _in_colour(open_file(path))
 
 
 def open_picture(image: object) -> Image.Image:

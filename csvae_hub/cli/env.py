@@ -19,6 +19,8 @@ PACKAGES = (
     "numpy",
     "accelerate",
     "tensorboard",
+    "datasets",
+    "webdataset",
     "torchmetrics",
     "scikit-learn",
     "matplotlib",

@@ -21,9 +21,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 
 @click.command("eval")
 @click.argument("model_name", metavar="MODEL")
-@click.option(
-    "--data", required=True, help="A folder of labelled pictures with three splits, or the name of drawn data."
-)
+@click.option("--data", required=True, help="Labelled pictures with three splits, named as for train, or drawn data.")
 @click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The figures, as JSON.")
 @click.option("--compare", "others", multiple=True, metavar="MODEL", help="Another model; may be given several times.")
 @click.option("--judges", type=click.Path(exists=True, file_okay=False), help="Trained judges.  [default: train them]")

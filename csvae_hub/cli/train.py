@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe", default="synthetic-faces", show_default=True, help="A packaged recipe, or the path of a .toml file."
 )
-@click.option("--data", help="A folder of pictures, or the name of a data set.  [default: the recipe's own]")
+@click.option(
+    "--data",
+    help="A folder of pictures, hf:OWNER/NAME, wds:SHARDS.tar, or drawn data by name.  [default: the recipe's own]",
+)
 @click.option("-o", "--output", required=True, type=FilePath(file_okay=False), help="The folder of the run.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: trainer.epochs=3.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Resume from a checkpoint, or start anew.")
 @click.option("--dry-run", is_flag=True, help="Print the recipe and what it would take, by ten steps; train nothing.")
+@click.option("--balance", multiple=True, metavar="NAME", help="Draw as many examples with this attribute as without.")
 @click.option("--initial", help="Weights to start from: a folder or a packaged name.  [default: random]")
 def command(
     recipe: str,
@@ -30,6 +34,7 @@ def command(
     overrides: tuple[str, ...],
     resume: bool,
     dry_run: bool,
+    balance: tuple[str, ...],
     initial: str | None,
 ) -> None:
     """Train a model by a recipe; OUTPUT/model is the weights folder.
@@ -44,21 +49,21 @@ def command(
 
     followed = load_recipe(recipe, dict(override.split("=", 1) for override in overrides))
     if dry_run:
-        rehearse(followed, data, initial)
+        rehearse(followed, data, initial, balance)
         return
-    train(followed, data, output, resume=resume, initial=initial)
+    train(followed, data, output, resume=resume, initial=initial, balance=balance)
     echo(f"trained: {output / 'model'}")
     grids = sorted((output / "grids").glob("*.png"))
     if grids:
         echo(f"edits, a column for each attribute: {grids[-1]}")
 
 
-def rehearse(recipe: Recipe, data: str | None, initial: str | None) -> None:
+def rehearse(recipe: Recipe, data: str | None, initial: str | None, balance: tuple[str, ...]) -> None:
     """Prints the recipe and what following it would take."""
     from csvae_hub.training.recipes import prepare
     from csvae_hub.training.rehearsal import as_toml, rehearse
 
-    found = rehearse(prepare(recipe, data, None, initial=initial, quiet=True))
+    found = rehearse(prepare(recipe, data, None, initial=initial, balance=balance, quiet=True))
     speed = recipe.trainer.batch_size / found["seconds_a_batch"]
     hours, minutes = divmod(round(found["seconds"] / 60), 60)
     echo_lines(as_toml(recipe))

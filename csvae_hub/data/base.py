@@ -46,6 +46,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         files: the N file names, where the examples come from files.
         renderer: draws counterfactuals, where the examples are drawn from known factors.
         rows: (N,), the renderer's row of each example; by default 0 to N - 1.
+        weights: (N,), how often an epoch of training draws each example, relative to the others; by default once each.
 
     Raises:
         DataError: arrays of another type or shape, labels other than 0, 1 and NaN, or a repeated name.
@@ -60,6 +61,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         *,
         renderer: Renderer | None = None,
         rows: NDArray[np.int64] | None = None,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         n, k = len(images), len(attributes)
         got, kinds = f"got {images.dtype} {images.shape}", ((np.dtype(np.uint8), 4), (np.dtype(np.float32), 2))
@@ -76,10 +78,14 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
             expect(len(files) == n, f"files: expected {n} names, one an example, got {len(files)}")
         if rows is not None:
             expect(rows.shape == (n,), f"rows: expected shape {(n,)}, one an example, got {rows.shape}")
+        if weights is not None:
+            sound = weights.shape == (n,) and (weights >= 0).all() and 0 < weights.sum() < np.inf
+            expect(sound, f"weights: expected {n} numbers of 0 or more, one an example, got shape {weights.shape}")
         self.images = images
         self.labels = np.asarray(labels, dtype=np.float32)
         self.attributes = tuple(attributes)
         self.files = None if files is None else list(files)
+        self.weights = None if weights is None else torch.from_numpy(weights)
         self._renderer = renderer
         self._rows = np.arange(len(images)) if rows is None else rows
 
@@ -97,7 +103,17 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         for start in range(0, len(self), 1024):
             digest.update(self.images[start : start + 1024].tobytes())
         digest.update(np.where(np.isnan(self.labels), np.float32(-1), self.labels).tobytes())
+        if self.weights is not None:
+            digest.update(self.weights.numpy().tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def drawn_labels(self) -> NDArray[np.float32]:
+        """The labels (N, k) of what an epoch draws: those of the data or, with weights, in these shares."""
+        if self.weights is None:
+            return self.labels
+        ends = np.cumsum(self.weights.numpy())
+        return self.labels[np.searchsorted(ends, (np.arange(len(self)) + 0.5) * ends[-1] / len(self))]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -117,7 +133,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             IndexError: an index beyond the data.
         """
-        rows = _rows(indices)
+        rows = row_numbers(indices)
         x = torch.from_numpy(self.images[rows])
         if x.dtype == torch.uint8:
             x = x.float().div_(255)
@@ -125,14 +141,11 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
 
     def names(self, indices: Indices) -> list[str]:
         """The files of the examples at these indices, or where there are none "row 0" and so on."""
-        return [f"row {i}" if self.files is None else self.files[i] for i in _rows(indices).tolist()]
+        return [f"row {i}" if self.files is None else self.files[i] for i in row_numbers(indices).tolist()]
 
     def batches(self, size: int, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples, in order, in batches of up to so many as `batch` gives them; then all of them mirrored."""
-        for flip in (False, True) if mirrored else (False,):
-            for part in torch.arange(len(self)).split(size):
-                x, y = self.batch(part)
-                yield (x.flip(-1) if flip else x), y
+        return in_batches(self.batch, len(self), size, mirrored)
 
     @property
     def has_counterfactuals(self) -> bool:
@@ -157,8 +170,8 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
                 "counterfactual: expected data drawn from known factors, got pictures or points as they are: "
                 "load synthetic-faces"
             )
-        rows = self._rows[_rows(indices)]
-        kind_rows = rows if kinds is None else self._rows[_rows(kinds)]
+        rows = self._rows[row_numbers(indices)]
+        kind_rows = rows if kinds is None else self._rows[row_numbers(kinds)]
         expect(len(kind_rows) == len(rows), f"kinds: expected one example an index, {len(rows)}, got {len(kind_rows)}")
         return torch.from_numpy(self._renderer(rows, attribute, bool(value), kind_rows)).float().div_(255)
 
@@ -168,8 +181,7 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         Raises:
             UnknownAttributeError: a name that the data lacks; the error suggests near ones.
         """
-        labels = self.labels[:, column_indices(attributes, self.attributes)]
-        return AttributeData(self.images, labels, attributes, self.files, renderer=self._renderer, rows=self._rows)
+        return self._with(self.labels[:, column_indices(attributes, self.attributes)], attributes, self.weights)
 
     def exclusive(self, groups: Sequence[Sequence[str]], mask: bool = False) -> AttributeData:
         """The same examples, each with exactly one member of each group, or with no label in it.
@@ -201,15 +213,31 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
                     "mend their labels, or set data.mask = true to count them as missing"
                 )
             labels[:, columns] = np.where((present == 1)[:, None], (part == 1).astype(np.float32), np.float32("nan"))
-        return AttributeData(self.images, labels, self.attributes, self.files, renderer=self._renderer, rows=self._rows)
+        return self._with(labels, self.attributes, self.weights)
+
+    def weighted(self, weights: NDArray[np.float64]) -> AttributeData:
+        """The same examples, of which an epoch of training draws each so often, relative to the others.
+
+        Raises:
+            DataError: not one number of 0 or more for each example.
+        """
+        return self._with(self.labels, self.attributes, weights)
+
+    def _with(
+        self, labels: NDArray[np.float32], names: Sequence[str], weights: Tensor | NDArray[np.float64] | None
+    ) -> AttributeData:
+        weights = weights.numpy() if isinstance(weights, Tensor) else weights
+        return AttributeData(
+            self.images, labels, names, self.files, renderer=self._renderer, rows=self._rows, weights=weights
+        )
 
     def subset(self, indices: Indices) -> AttributeData:
-        """The examples at these indices, in this order; consecutive ones share the memory, others are copied.
+        """The examples at these indices, in this order, without weights; consecutive ones share the memory.
 
         Raises:
             IndexError: an index beyond the data.
         """
-        rows = _rows(indices)
+        rows = row_numbers(indices)
         labels = self.labels[rows]
         files = None if self.files is None else [self.files[i] for i in rows]
         run = len(rows) > 0 and rows[0] >= 0 and bool(np.all(np.diff(rows) == 1))
@@ -217,9 +245,20 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         return AttributeData(images, labels, self.attributes, files, renderer=self._renderer, rows=self._rows[rows])
 
 
-def _rows(indices: Indices) -> NDArray[np.int64]:
+def row_numbers(indices: Indices) -> NDArray[np.int64]:
+    """Row numbers, or a mask of rows, as row numbers (B,) in NumPy."""
     values = indices.cpu().numpy() if isinstance(indices, Tensor) else np.asarray(indices)
     return np.flatnonzero(values) if values.dtype == np.bool_ else values.astype(np.int64)
+
+
+def in_batches(
+    batch: Callable[[Tensor], tuple[Tensor, Tensor]], examples: int, size: int, mirrored: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """What `batch` gives for all examples, in order, up to so many at a time; then all of them mirrored."""
+    for flip in (False, True) if mirrored else (False,):
+        for part in torch.arange(examples).split(size):
+            x, y = batch(part)
+            yield (x.flip(-1) if flip else x), y
 
 
 def column_indices(attributes: Sequence[str], known: Sequence[str], owner: str = "This data") -> list[int]:
@@ -235,7 +274,7 @@ def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], wher
 
     Case, spaces and decimals (1.0 or 1,0) don't matter. A column with both 0 and -1 is ambiguous and refused.
     """
-    known = {cell: _label(cell) for cell in {cell for row in cells for cell in row}}
+    known = {cell: parse_label(cell) for cell in {cell for row in cells for cell in row}}
     for row in cells:
         for name, cell in zip(attributes, row, strict=True):
             if known[cell] is None:
@@ -248,7 +287,7 @@ def parse_labels(cells: Sequence[Sequence[str]], attributes: Sequence[str], wher
     return np.where(values <= 0, np.float32(0), values)
 
 
-def _label(cell: str) -> float | None:
+def parse_label(cell: str) -> float | None:
     """The number in a cell, NaN where it is empty; None for another text."""
     word = cell.strip().lower().replace(",", ".")
     try:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,11 @@ from PIL import Image
 from csvae_hub.data.base import expect
 from csvae_hub.errors import DataError, ImageError
 from csvae_hub.hub import replacing
-from csvae_hub.images import center_square, open_image
+from csvae_hub.images import center_square
+from csvae_hub.opening import open_bytes, open_image
+
+Picture: TypeAlias = "Path | tuple[str, bytes]"
+"""A picture file, or a file's name and content."""
 
 Crop: TypeAlias = tuple[tuple[int, int], int]
 """((width, height), side): all pictures have this size, and the central square of this side is taken from them."""
@@ -28,6 +33,9 @@ CACHE_VERSION = 1
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode by the number of channels."""
+
+AT_ONCE = 64
+"""Pictures that are decoded side by side, and whose files are in memory together."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,24 +67,36 @@ def load_pictures(
     expect(channels in MODES, f"channels: expected 1 (grey) or 3 (RGB), got {channels}")
     shape = (len(files), channels, image_size, image_size)
     cached = cache_folder(cache_dir) / f"{_key(folder, files, shape, crop)}.npy"
-    if not _is_whole(cached, shape):
+    images = read_cached(cached, shape)
+    if images is None:
         _log.info("decoding %d pictures of %s into %s", len(files), folder, cached)
-        _write(cached, [folder / name for name in files], shape, crop)
-    return np.load(cached, mmap_mode="r", allow_pickle=False)
+        write_pictures(cached, (folder / name for name in files), image_size, channels, crop)
+        images = np.load(cached, mmap_mode="r", allow_pickle=False)
+    return images
 
 
-def decode(path: Path, image_size: int, crop: Crop | None = None, channels: int = 3) -> NDArray[np.uint8]:
+def read_cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The pictures in a file of the cache, memory-mapped; None where they are missing, cut off or of another shape."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.dtype == np.uint8 and array.shape == shape else None
+
+
+def decode(source: Picture, image_size: int, crop: Crop | None = None, channels: int = 3) -> NDArray[np.uint8]:
     """One picture as uint8 (channels, image_size, image_size): central square, then a bicubic, antialiased resize.
 
     Without `crop` these are the pixels that `csvae_hub.images.load_images` gives a model. An `ImageError` names a file
     that is broken or of another size than `crop` asks for.
     """
-    picture = open_image(path).convert(MODES[channels])
+    name, content = (source, None) if isinstance(source, Path) else source
+    picture = (open_image(name) if content is None else open_bytes(content, str(name))).convert(MODES[channels])
     if crop is not None:
         (width, height), side = crop
         if picture.size != (width, height):
             got = f"{picture.width}×{picture.height}"
-            raise ImageError(f"{path}: expected a picture of {width}×{height} pixels, got {got}")
+            raise ImageError(f"{name}: expected a picture of {width}×{height} pixels, got {got}")
         left, top = (width - side) // 2, (height - side) // 2
         picture = picture.crop((left, top, left + side, top + side))
     left, top, side = center_square(*picture.size)
@@ -97,40 +117,51 @@ def _key(folder: Path, files: Sequence[str], shape: tuple[int, ...], crop: Crop 
     return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
-def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return False
-    return array.dtype == np.uint8 and array.shape == shape
+def write_pictures(
+    target: Path, pictures: Iterable[Picture], image_size: int, channels: int, crop: Crop | None = None
+) -> int:
+    """Decodes pictures into a file of the cache, `AT_ONCE` of them in memory at a time; gives their number.
 
+    Writes into a file of another name and renames it, so that no process sees a half-written cache.
 
-def _write(target: Path, paths: Sequence[Path], shape: tuple[int, ...], crop: Crop | None) -> None:
-    """Decodes into a file of another name, then renames it, so that no process sees a half-written cache."""
+    Raises:
+        DataError: pictures that are broken, each named; a cache folder that can't be written.
+    """
 
-    def attempt(path: Path) -> NDArray[np.uint8] | str:
+    def attempt(picture: Picture) -> NDArray[np.uint8] | str:
         try:
-            return decode(path, shape[-1], crop, shape[1])
+            return decode(picture, image_size, crop, channels)
         except ImageError as error:
             return str(error)
 
     broken: list[str] = []
+    count, remaining = 0, iter(pictures)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Ordinary writes: a full disk ends a process that writes through a memory map.
         with replacing(target) as temporary, temporary.open("wb") as file, ThreadPoolExecutor() as pool:
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for result in pool.map(attempt, paths):
-                if isinstance(result, str):
-                    broken.append(result)
-                elif not broken:
-                    file.write(result.tobytes())
-            expect(not broken, f"{len(broken)} of {len(paths)} pictures can't be used: {_some(broken, '; ')}")
+            _write_header(file, (0, channels, image_size, image_size))
+            while part := list(islice(remaining, AT_ONCE)):
+                count += len(part)
+                for result in pool.map(attempt, part):
+                    if isinstance(result, str):
+                        broken.append(result)
+                    elif not broken:
+                        file.write(result.tobytes())
+            expect(not broken, f"{len(broken)} of {count} pictures can't be used: {_some(broken, '; ')}")
+            file.seek(0)
+            _write_header(file, (count, channels, image_size, image_size))
     except OSError as error:
         raise DataError(
             f"the cache folder {target.parent} can't be written ({error}): "
             "give another as cache_dir or in the environment variable CSVAE_HUB_CACHE"
         ) from error
+    return count
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    """The header of a .npy file; NumPy leaves room in it, so that its length is the same for any first number."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def _some(names: Sequence[str], separator: str = ", ", most: int = 5) -> str:

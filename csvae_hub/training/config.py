@@ -55,7 +55,17 @@ def learning_rate_factor(schedule: str, batch: int, batches: int, batches_per_ep
 
 
 @lru_cache(maxsize=1)
-def batch_order(size: int, seed: int, epoch: int) -> Tensor:
-    """The order in which an epoch visits the data: a permutation (size,) that depends on seed and epoch alone."""
+def batch_order(size: int, seed: int, epoch: int, weights: Tensor | None = None) -> Tensor:
+    """The order in which an epoch visits the data: a permutation (size,) that depends on seed and epoch alone.
+
+    With weights (size,), in units of their mean, an example comes as often as its weight, rounded down or up by chance.
+    """
     generator = torch.Generator().manual_seed((seed * 10_007 + epoch) % 2**32)
-    return torch.randperm(size, generator=generator)
+    order = torch.randperm(size, generator=generator)
+    if weights is None:
+        return order
+    ends = weights[order].cumsum(0)
+    reached = (ends * (size / ends[-1]) + torch.rand(1, generator=generator, dtype=ends.dtype)).long()
+    reached[-1] = size  # whatever the rounding
+    times = reached.diff(prepend=torch.zeros(1, dtype=torch.int64))
+    return order.repeat_interleave(times)[torch.randperm(size, generator=generator)]

@@ -44,7 +44,7 @@ def watched(step: Step) -> dict[str, Tensor]:
         names = [f"{SUBSPACE}{name}" for name in step.objective.model.attributes]
         found = dict(zip(names, each.unbind(), strict=True))
     if step.q_y is not None:
-        found[LEAKAGE] = linear_leakage(step.objective.adversary_input(out), out.y)
+        found[LEAKAGE] = linear_leakage(step.objective.adversary_input(out), step.y)
     return found
 
 
@@ -54,15 +54,19 @@ def is_watched(name: str) -> bool:
 
 
 def linear_leakage(z: Tensor, y: Tensor) -> Tensor:
-    r"""$\frac1k \sum_{i,d} (r_{id}^2 - \frac1{B - 1})$ of the correlations r of z (B, z_dim) and y (B, k): ().
+    r"""$\frac1k \sum_{i,d} (r_{id}^2 - \frac1{n_i - 1})$ of the correlations r of z (B, z_dim) and y (B, k): ().
 
-    By mean 0 where z says nothing of y; the share of y's variance that a linear probe explains where the numbers of z
-    are uncorrelated.
+    Each attribute is compared on the $n_i$ examples whose label is not missing (NaN). By mean 0 where z says nothing of
+    y; the share of y's variance that a linear probe explains where the numbers of z are uncorrelated.
     """
-    z, y = (v.float() - v.float().mean(0) for v in (z, y))
-    r_squared = (z.T @ y).square() / (z.square().sum(0)[:, None] * y.square().sum(0)).clamp(min=1e-12)
-    varies = y.square().sum(0) > 0
-    return ((r_squared - 1 / max(1, len(z) - 1)).sum(0) * varies).mean()
+    known = (~y.isnan()).float()
+    n = known.sum(0)
+    z, y = z.float() - z.float().mean(0), y.float().nan_to_num()
+    y = (y - y.sum(0) / n.clamp(min=1)) * known
+    z_squares = known.T @ z.square() - (known.T @ z).square() / n.clamp(min=1)[:, None]
+    y_squares = y.square().sum(0)
+    r_squared = (y.T @ z).square() / (z_squares * y_squares[:, None]).clamp(min=1e-12)
+    return ((r_squared - 1 / (n - 1).clamp(min=1)[:, None]).sum(1) * (y_squares > 0)).mean()
 
 
 def constant_answer(labels: Tensor, groups: Groups = (), base_rate: Tensor | None = None) -> dict[str, float]:
@@ -101,7 +105,7 @@ class Guards:
     @classmethod
     def of(cls, run: Trainer) -> Guards:
         """The guards of a run; they wait for a tenth of it, within 100 and 1000 batches."""
-        objective, labels = run.objective, torch.from_numpy(run.train_data.labels)
+        objective, labels = run.objective, torch.from_numpy(run.train_data.drawn_labels)
         answer = constant_answer(labels, objective.model.config.groups, objective.base_rate())
         chances = {game.name: game.chance for game in objective.minimisations if game.chance is not None}
         patience = min(1000, max(100, run.last_batch // 10))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from csvae_hub.backbones import with_package
 from csvae_hub.config import ModelConfig, check, check_weights, from_dict, to_dict
-from csvae_hub.data import AttributeData, load_data, table_splits
+from csvae_hub.data import AttributeData, balanced, has_split, load_data
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.models import AttributeModel, create_model
 from csvae_hub.training.config import TrainerConfig
@@ -160,6 +160,7 @@ def train(
     resume: bool = True,
     initial: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    balance: Sequence[str] = (),
     quiet: bool = False,
 ) -> AttributeModel:
     """Follows a recipe on data and gives the trained model, in eval mode; what `csvae train` calls.
@@ -171,6 +172,7 @@ def train(
         resume: go on from the folder's newest checkpoint; else start anew and remove the checkpoints.
         initial: a weights folder or packaged name to start from, of the same model config, instead of random weights.
         cache_dir: the place of decoded pictures.
+        balance: attributes that half of the examples that an epoch draws are to have, see `data.balanced`.
         quiet: no progress on stderr.
 
     Raises:
@@ -178,7 +180,8 @@ def train(
             are of another model config, or the folder's checkpoint is of another recipe.
         DataError: the data can't be read.
     """
-    return prepare(recipe, data, folder, initial=initial, cache_dir=cache_dir, quiet=quiet).fit(resume)
+    trainer = prepare(recipe, data, folder, initial=initial, cache_dir=cache_dir, balance=balance, quiet=quiet)
+    return trainer.fit(resume)
 
 
 def prepare(
@@ -188,6 +191,7 @@ def prepare(
     *,
     initial: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    balance: Sequence[str] = (),
     quiet: bool = False,
 ) -> Trainer:
     """Reads the data and builds the networks: the trainer that `train` starts, with the same arguments and errors."""
@@ -198,13 +202,16 @@ def prepare(
         )
     say(f"reading the training examples of {source}", quiet)
     train_data = _load(recipe, source, "train", cache_dir)
-    valid_data = _load(recipe, source, "valid", cache_dir) if _has_valid(source) else None
+    if balance:
+        train_data = balanced(train_data, balance, recipe.model.exclusive)
+    valid_data = _load(recipe, source, "valid", cache_dir) if has_split(source, "valid") else None
     if train_data.shape != recipe.model.shape:
         raise ConfigError(f"model.shape: expected {train_data.shape}, that of the data, got {recipe.model.shape}")
     with torch.random.fork_rng():
         torch.manual_seed(recipe.trainer.seed)
         objective = objective_of(recipe, train_data, None if initial is None else _initial(recipe, initial))
     record = {**to_dict(recipe), **({} if initial is None else {"initial": str(initial)})}
+    record |= {"balance": list(balance)} if balance else {}
     say(f"training on {len(train_data)} examples; the first figures come within a minute", quiet)
     return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet)
 
@@ -233,9 +240,3 @@ def _load(recipe: Recipe, source: str, split: str, cache_dir: str | Path | None)
     channels = model.shape[0] if model.is_image else 3
     data = load_data(source, model.attributes, split, size, cache_dir, recipe.data.examples, channels=channels)
     return data.exclusive(model.exclusive, recipe.data.mask)
-
-
-def _has_valid(source: str) -> bool:
-    """True where there is a split `valid`; only a table of one's own may lack it."""
-    folder = Path(source).expanduser()
-    return not (folder / "attributes.csv").is_file() or "valid" in table_splits(folder)

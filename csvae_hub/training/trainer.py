@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from csvae_hub.config import check
-from csvae_hub.data.base import AttributeData
+from csvae_hub.data import AttributeData, on_device
 from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel
 from csvae_hub.training.average import update_average
@@ -65,6 +65,7 @@ class Trainer:
         check(self.accelerator.num_processes == 1, "num_processes", "one process", self.accelerator.num_processes)
         self.device = self.accelerator.device
         self.config, self.train_data, self.valid_data = config, train_data, valid_data
+        self.near_data = on_device(train_data, self.device)
         self.folder = None if folder is None else Path(folder)
         self.record, self.quiet, self.checkpoint_seconds = dict(record or {}), quiet, 60 * checkpoint_minutes
         self.is_image = train_data.images.ndim == 4
@@ -183,15 +184,15 @@ class Trainer:
     def _rows(self, batch: int) -> Tensor:
         """The rows of the data that make up a batch, counted from 0; a last part of an epoch is left out."""
         epoch, step = divmod(batch, self.batches_per_epoch)
-        order, size = batch_order(len(self.train_data), self.config.seed, epoch), self.config.batch_size
-        return order[step * size : (step + 1) * size]
+        data, size = self.train_data, self.config.batch_size
+        return batch_order(len(data), self.config.seed, epoch, data.weights)[step * size : (step + 1) * size]
 
     def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = self.train_data.batch(indices)
+        x, y = self.near_data.batch(indices)
         if self.is_image:
-            x = torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+            x = torch.where(torch.rand(len(x), 1, 1, 1).to(x.device, non_blocking=True) < 0.5, x.flip(-1), x)
         return x.to(self.device, memory_format=self.memory_format), y.to(self.device)
 
     def all_examples(self, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples in batches on the device, then all of them mirrored."""
-        return ((x.to(self.device), y.to(self.device)) for x, y in self.train_data.batches(256, mirrored))
+        return ((x.to(self.device), y.to(self.device)) for x, y in self.near_data.batches(256, mirrored))

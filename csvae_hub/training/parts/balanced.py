@@ -25,7 +25,7 @@ class Balanced(Part):
         data = objective.data
         check(data is not None, "parts.balanced", "training data, to count the classes", data)
         assert data is not None
-        rate = torch.from_numpy(data.labels).nanmean(0).nan_to_num(0.5)
+        rate = torch.from_numpy(data.drawn_labels).nanmean(0).nan_to_num(0.5)
         for group in map(list, objective.model.config.groups):  # a member counts 1/2 over this, which is to be 1/n
             rate[group] *= len(group) / 2
         self.register_buffer("base_rate", rate.clamp(0.01, 0.99))

@@ -92,12 +92,14 @@ class Critic(Part):
     $x'$ alone: else the classes of w_i would move towards one another, away from p(w | y).
 
     Where attributes of $y'$ do not go with the one that was switched (black hair where blond hair was wished), they
-    count as ½, neither present nor absent: the critic has no word on them.
+    count as ½, neither present nor absent: the critic has no word on them. Nor has it on missing labels, of y and of
+    $y'$; and it is shown no real picture with a wrong attribute whose right one is missing.
     """
 
     Options = Options
     steps: Tensor
     exclusions: Tensor
+    decided: Tensor
 
     def __init__(self, options: Any, objective: Objective) -> None:
         super().__init__(options, objective)
@@ -108,8 +110,12 @@ class Critic(Part):
         data = objective.data
         check(data is not None, "parts.critic", "training data, to see which attributes go together", data)
         assert data is not None
-        groups, labels = objective.model.config.groups, torch.from_numpy(data.labels)
+        groups, labels = objective.model.config.groups, torch.from_numpy(data.drawn_labels)
         self.register_buffer("exclusions", exclusions(labels))
+        decided = torch.eye(len(config.attributes), dtype=torch.bool)  # by a switch: the attribute, and its group
+        for group in map(list, groups):
+            decided[[[i] for i in group], group] = True
+        self.register_buffer("decided", decided, persistent=False)
         self.questions = len(config.attributes) - sum(len(group) - 1 for group in groups)  # a group is one
         self.edit: Edited | None = None
         self.edited: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
@@ -126,9 +132,9 @@ class Critic(Part):
         assert edited is not None
         assert edit is not None
         follow_class_means(step)
-        wished = self._plausible(edit)
-        y, rows, batch = step.out.y, edit.rows, len(decoded)
-        before = y[rows].masked_fill(edit.wished == y[rows], torch.nan)
+        y, rows, batch = step.y.nan_to_num(0.5), edit.rows, len(decoded)
+        wished = self._plausible(edit).masked_fill(step.y[rows].isnan() & ~self.decided[edit.which], 0.5)
+        before = step.y[rows].masked_fill(edit.wished == step.out.y[rows], torch.nan)
         self.edited = rows, wished, before, edited.detach()
         alike = disturbance(decoded)
         shown = torch.cat([alike(decoded), disturbance(edited)(edited)])
@@ -151,7 +157,7 @@ class Critic(Part):
     def losses(self, step: Step) -> Iterator[Tensor]:
         """The critic's loss on the pictures of a generative step."""
         assert self.edited is not None
-        (rows, wished, before, edited), x, y = self.edited, step.x, step.out.y
+        (rows, wished, before, edited), x, y = self.edited, step.x, step.y.nan_to_num(0.5)
         half, groups = len(x) // 2, step.objective.model.config.groups
         decoded = step.out.p_x.mean.detach()[:half]
         wrong = x[rows[half:]]
@@ -160,9 +166,10 @@ class Critic(Part):
         score, logits, _ = self.net(seen, torch.cat([y, y[:half], wished, wished[half:]]))
         real, of_decoded, of_edited, of_wrong = score.split([len(x), half, len(x), len(wrong)])
         loss = F.softplus(-real).mean() + DECODED * F.softplus(of_decoded).mean()
-        loss = loss + EDITED * F.softplus(of_edited).mean() + WRONG * F.softplus(of_wrong).mean()
+        known = ~before.isnan().all(1)  # the label that was switched
+        loss = loss + EDITED * F.softplus(of_edited).mean() + WRONG * (F.softplus(of_wrong) * known[half:]).mean()
         read = [attributes(part, groups) for part in logits[: 2 * len(x) + half].split([len(x), half, len(x)])]
-        seen_as = cross_entropy(read[0], y).mean() + READ_DECODED * cross_entropy(read[1], y[:half]).mean()
+        seen_as = cross_entropy(read[0], step.y).mean() + READ_DECODED * cross_entropy(read[1], step.y[:half]).mean()
         loss = loss + seen_as / self.questions + TRACES * cross_entropy(read[2], before).mean()
         if self.steps % R1_EVERY == 0:
             some = seen[:half].detach().requires_grad_(True)

@@ -66,7 +66,7 @@ def test_the_critic_learns_in_its_own_minimisation_alone(build, batch, state, ch
 def test_the_critic_s_loss_is_its_equation(objective, batch, undisturbed):
     part, game = part_of(objective), game_of(objective)
     part.steps.fill_(1)  # a step without the penalty
-    _, step = objective.generative_step(*batch(objective, 8))
+    _, step = objective.generative_step(*batch(objective, 8, missing=0.0))
     (rows, wished, _, edited), x, y, net = part.edited, step.x, step.out.y, part.net
 
     def score(pictures, attributes):
@@ -92,7 +92,7 @@ def test_the_critic_s_loss_is_its_equation(objective, batch, undisturbed):
 
 def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(objective, batch, undisturbed):
     part, game = part_of(objective), game_of(objective)
-    _, step = objective.generative_step(*batch(objective, 8))
+    _, step = objective.generative_step(*batch(objective, 8, missing=0.0))
     found = [next(game.losses(step)).item() for _ in range(2 * R1_EVERY + 1)]
     plain, penalised = found[1], [i for i, value in enumerate(found) if abs(value - found[1]) > 1e-6]
     assert penalised == [0, R1_EVERY, 2 * R1_EVERY]
@@ -108,7 +108,7 @@ def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(object
 def test_the_model_s_terms_are_their_equations(objective, batch, undisturbed):
     part = part_of(objective)
     part.steps.fill_(RISE + 1)
-    _, step = objective.generative_step(*batch(objective, 8))
+    _, step = objective.generative_step(*batch(objective, 8, missing=0.0))
     (rows, wished, _, edited), y, decoded = part.edited, step.out.y, step.out.p_x.mean
     score, _, of_decoded = part.net(decoded, y)
     (of_edited, logits, _), of_real = part.net(edited, wished), part.net(step.x, y)[2]
