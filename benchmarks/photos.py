@@ -115,10 +115,11 @@ def measure(folder: Path, target: Path, model_name: str) -> dict[str, Any]:
     for name, owner, attribute in (
         ("decode_file", files, "open_with_metadata"),
         ("detector", faces.detector, "detect"),
+        ("detector", faces.detector, "largest"),
         ("warp", editor, "warped"),
         ("network", model, "encode"),
         ("network", model, "decode"),
-        ("blend", editor, "add_change"),
+        ("blend", editor, "put_back"),
         ("write_file", files, "save_picture"),
     ):
         watch.watch(name, owner, attribute)

@@ -57,7 +57,7 @@ class ImageBackbone(Backbone):
 
     def encode(self, x: Tensor) -> Tensor:
         """Features (B, config.features) of images (B, C, H, W) in [0, 1]; with a grid, the map of its size behind."""
-        h, maps = 2 * x - 1, []
+        h, maps = (2 * x).sub_(1), []
         for block in self.down:
             h = block(h)
             maps = [h] if h.shape[-1] == self.z_grid else maps

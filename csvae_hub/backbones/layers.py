@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from csvae_hub.backbones.folding import Fold
 
 
 def stage_widths(width: int, stages: int) -> list[int]:
@@ -23,7 +26,7 @@ class Modulation(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Feature map x (B, C, H, W) and condition (B, condition_dim) to (B, C, H, W)."""
         scale, shift = self.linear(condition)[..., None, None].chunk(2, dim=1)
-        return x * (1 + scale) + shift
+        return torch.addcmul(shift, x, 1 + scale)
 
 
 class ConvBlock(nn.Module):
@@ -36,16 +39,21 @@ class ConvBlock(nn.Module):
         self.upsample = upsample
         self.conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
+        self.fold = Fold()
         self.modulation = Modulation(condition_dim, outputs) if condition_dim else None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Feature map (B, inputs, H, W) to (B, outputs, H', W')."""
         if self.upsample:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        x = self.norm(self.conv(x))
+        at_rest = self.fold(self.conv, self.norm, x)
+        if at_rest is not None:
+            x = F.conv2d(x, *at_rest, self.conv.stride, 1)
+        else:
+            x = self.norm(self.conv(x))
         if self.modulation is not None and condition is not None:
             x = self.modulation(x, condition)
-        return F.silu(x)
+        return F.silu(x, inplace=at_rest is not None)
 
 
 class ResidualBlock(nn.Module):
@@ -57,7 +65,12 @@ class ResidualBlock(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         nn.init.zeros_(self.norm.weight)
+        self.fold = Fold()
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Feature map (B, C, H, W) to the same shape."""
-        return x + self.norm(self.conv(self.first(x, condition)))
+        h = self.first(x, condition)
+        at_rest = self.fold(self.conv, self.norm, h)
+        if at_rest is not None:
+            return F.conv2d(h, *at_rest, 1, 1).add_(x)
+        return x + self.norm(self.conv(h))

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
+from math import ceil, floor
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,10 @@ from csvae_hub.images import CELEBA_LANDMARKS
 MODEL = Path(__file__).with_name("yunet") / "face_detection_yunet_2023mar.onnx"
 """YuNet (Wu, Peng, Yu: "YuNet: a tiny millisecond-level face detector", 2023), from OpenCV Zoo, MIT licence."""
 
+QUICK_SIDE, QUICK_SMALL = 320, 16
+"""The longer side, in pixels, at which the largest face alone is looked for first, and the least size it must have."""
 FIRST_SIDE = 640
-"""The longer side, in pixels, at which a photo is searched first."""
+"""The longer side at which a photo is searched first for all faces."""
 FINER_SIDES = (1280, 2560)
 """The longer sides at which larger photos are searched where no face or only small ones are found."""
 SMALL = 24
@@ -36,6 +39,8 @@ MAX_FACES = 100
 """Only the largest faces of a photo are looked at again, and edited."""
 OVERLAP = 0.5
 """Faces whose boxes share more than this, of what both cover, are one face seen twice."""
+_AS_LARGE = 0.7
+"""Share of the largest size from which a rough face may turn out to be the largest one."""
 _SAME = 0.5
 """Candidates are the same face if their landmarks' means are nearer than this, in distances of the eyes."""
 
@@ -67,6 +72,24 @@ class Detector(Protocol):
         ...
 
 
+@runtime_checkable
+class QuickDetector(Detector, Protocol):
+    """A detector that can find the largest face sooner than all."""
+
+    def largest(self, image: Image.Image) -> Face | None:
+        """Gives the largest face in an upright RGB photo; None where only `detect` can tell."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """The surroundings of a face: pixels (h, w, 3), blue first; they are the photo's from `origin`, times `scales`."""
+
+    pixels: NDArray[np.uint8]
+    origin: Points
+    scales: Points
+
+
 _View: TypeAlias = tuple[int, Points]
 """A square in which a face is looked at again: its side, and where an upright face is expected there."""
 
@@ -79,8 +102,10 @@ def _view(side: int, eyes: float, shift: tuple[float, float] = (0, 0), turn: flo
 
 ROUGH_VIEW = _view(224, 75)
 TURNED_VIEWS = tuple(_view(224, 75, turn=turn * np.pi / 2) for turn in (1, 2, 3))
-FINE_VIEWS = (_view(320, 100), _view(320, 85, (3, 3), 0.1), _view(320, 115, (-3, -2), -0.1))
+FINE_VIEWS = (_view(224, 70), _view(224, 60, (2, 2), 0.1), _view(224, 80, (-2, -1), -0.1))
 """The error of YuNet's landmarks depends on the place of a face on its grid; the mean over several views has less."""
+_FINEST, _REACH = 80, 3.5
+"""Pixels between the eyes in the finest of the views; how far from a face the views reach, in distances of its eyes."""
 
 
 class YuNet:
@@ -104,7 +129,22 @@ class YuNet:
     def detect(self, image: Image.Image) -> list[Face]:
         """Gives the faces in an upright RGB photo, largest first."""
         image = image if image.mode == "RGB" else image.convert("RGB")
-        largest = sorted(self._searched(image), key=lambda face: -face.size)[:MAX_FACES]
+        return self._exact(image, self._searched(image))
+
+    def largest(self, image: Image.Image) -> Face | None:
+        """Gives the largest face in an upright RGB photo, by a look at a small copy; None where no large one is there.
+
+        `detect` looks at a finer copy, since smaller faces may be there.
+        """
+        image = image if image.mode == "RGB" else image.convert("RGB")
+        scale = min(QUICK_SIDE / max(image.size), 2)
+        found = self._found_at(image, scale, gap=1)
+        least = max([QUICK_SMALL / scale, *(_AS_LARGE * face.size for face in found)])
+        return next(iter(self._exact(image, [face for face in found if face.size > least])), None)
+
+    def _exact(self, image: Image.Image, rough: Sequence[Face]) -> list[Face]:
+        """The largest of faces that hold out against a second look, largest first."""
+        largest = sorted(rough, key=lambda face: -face.size)[:MAX_FACES]
         seen = (self._looked_at_again(image, face) for face in largest)
         faces = _distinct(_merged([face for face in seen if face is not None and face.score >= self.score]))
         return sorted(faces, key=lambda face: -face.size)
@@ -125,11 +165,11 @@ class YuNet:
             found = _merged([*found, *self._found_at(image, scale)])
         return found or self._turned(image)
 
-    def _found_at(self, image: Image.Image, scale: float) -> list[Face]:
+    def _found_at(self, image: Image.Image, scale: float, gap: float = 2) -> list[Face]:
         size = np.maximum(1, np.round(np.multiply(image.size, scale))).astype(int)
-        small = image.resize((int(size[0]), int(size[1])), Image.Resampling.BICUBIC, reducing_gap=2)
+        small = image.resize((int(size[0]), int(size[1])), Image.Resampling.BICUBIC, reducing_gap=gap)
         back = Similarity(np.diag(np.array(image.size) / size), np.zeros(2))
-        return [_moved(face, back) for face in _merged(self._candidates(small))]
+        return [_moved(face, back) for face in _merged(self._candidates(_blue_first(small)))]
 
     def _turned(self, image: Image.Image) -> list[Face]:
         """Faces that lie on their side or upside down."""
@@ -140,37 +180,63 @@ class YuNet:
         for turn in (1j, -1, -1j):
             linear = scale * np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
             transform = Similarity(linear, side / 2 - linear @ middle)
-            candidates = self._candidates(warped(image, transform, side, kept=1))
+            candidates = self._candidates(_blue_first(warped(image, transform, side, kept=1)))
             found += [_moved(face, transform.inverse()) for face in _merged(candidates)]
         return _merged(found)
 
     def _looked_at_again(self, image: Image.Image, face: Face) -> Face | None:
         """The face with exact landmarks; None where it turns out to be none."""
-        rough = self._seen(image, face, ROUGH_VIEW)
+        patch = _patch_of(image, face)
+        rough = self._seen(patch, face, ROUGH_VIEW)
         if rough is None or rough.score < SURE:
-            turned = [rough, *(self._seen(image, face, view, within=2 * _SAME) for view in TURNED_VIEWS)]
+            turned = [rough, *(self._seen(patch, face, view, within=2 * _SAME) for view in TURNED_VIEWS)]
             rough = max((seen for seen in turned if seen is not None), key=lambda seen: seen.score, default=None)
-        rough = rough and self._seen(image, rough, ROUGH_VIEW)
+        rough = rough and self._seen(patch, rough, ROUGH_VIEW)
         if rough is None:
             return None
-        seen = [found for view in FINE_VIEWS if (found := self._seen(image, rough, view)) is not None]
+        seen = [found for view in FINE_VIEWS if (found := self._seen(patch, rough, view)) is not None]
         return _mean(seen) if seen else None
 
-    def _seen(self, image: Image.Image, face: Face, view: _View, within: float = _SAME) -> Face | None:
+    def _seen(self, patch: _Patch, face: Face, view: _View, within: float = _SAME) -> Face | None:
+        cv2 = require("cv2", "align")
         side, landmarks = view
         transform = fit(face.landmarks, landmarks)
-        candidates = self._candidates(warped(image, transform, side, kept=1))
+        linear = transform.linear / patch.scales
+        shift = transform(patch.origin) + linear @ (0.5, 0.5) - 0.5  # OpenCV counts from the first pixel's middle
+        matrix = np.concatenate([linear, shift[:, None]], 1)
+        square = cv2.warpAffine(patch.pixels, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE)
+        candidates = self._candidates(square)
         (expected,) = _places([_moved(face, transform)])
         around = list(compress(candidates, _near(_places(candidates), expected, within)))
         return _moved(_mean(around), transform.inverse()) if around else None
 
-    def _candidates(self, image: Image.Image) -> list[Face]:
-        """The network's candidates, many for each face."""
-        pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])  # OpenCV has blue first
+    def _candidates(self, pixels: NDArray[np.uint8]) -> list[Face]:
+        """The network's candidates in pixels (h, w, 3), blue first; many for each face."""
+        size = (pixels.shape[1], pixels.shape[0])
         with self._lock:
-            self._network.setInputSize(image.size)
+            self._network.setInputSize(size)
             _, rows = self._network.detect(pixels)
-        return [] if rows is None else _faces(rows, image.size)
+        return [] if rows is None else _faces(rows, size)
+
+
+def _blue_first(image: Image.Image) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.asarray(image)[..., ::-1])
+
+
+def _patch_of(image: Image.Image, face: Face) -> _Patch:
+    """The part of a photo that the views of a face show, averaged to about their resolution where it is finer."""
+    cv2 = require("cv2", "align")
+    ((x, y, eyes),) = _places([face])
+    reach, scale = _REACH * eyes, min(1.0, _FINEST / eyes)
+    left, top = np.clip((floor(x - reach), floor(y - reach)), 0, np.array(image.size) - 1).tolist()
+    right, bottom = np.clip((ceil(x + reach), ceil(y + reach)), (left + 1, top + 1), image.size).tolist()
+    box, factor = (left, top, right, bottom), floor(1 / scale)
+    part = image.reduce(factor, box) if factor > 1 else image.crop(box)
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    pixels = _blue_first(part)
+    if size != part.size:
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return _Patch(pixels, np.array([left, top], float), np.array(size) / (right - left, bottom - top))
 
 
 def _faces(rows: NDArray[np.float32], size: tuple[int, int]) -> list[Face]:

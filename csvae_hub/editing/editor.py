@@ -19,8 +19,8 @@ from torch import Tensor
 
 from csvae_hub.editing.alignment import Similarity, to_crop, warped
 from csvae_hub.editing.blending import Paste, check_paste, layer, put_back
-from csvae_hub.editing.detection import MAX_FACES, Detector, Face, YuNet
-from csvae_hub.editing.selection import Which, check_which, chosen, faces_of
+from csvae_hub.editing.detection import MAX_FACES, Detector, Face, QuickDetector, YuNet
+from csvae_hub.editing.selection import Which, check_which, chosen, faces_of, unusable
 from csvae_hub.errors import FaceError, ImageError
 from csvae_hub.images import ImageLike, Images, open_picture
 from csvae_hub.models.editable import AttributeModel, Value
@@ -181,7 +181,7 @@ class FaceEditor:
         check_which(face)
         try:
             picture = open_picture(photo)
-            faces = self._detect(picture) if landmarks is None else faces_of(landmarks)
+            faces = self._detect(picture, face) if landmarks is None else faces_of(landmarks)
             notes = (MANY,) if face == "all" and len(faces) >= MAX_FACES else ()
             faces, skipped = chosen(faces, face, picture.size)
         except FaceError as error:
@@ -277,8 +277,13 @@ class FaceEditor:
         y = latents.y[:, self.model.index(name)]
         return (y > 0.5) == value if isinstance(value, bool) else torch.zeros_like(y, dtype=torch.bool)
 
-    def _detect(self, picture: Image.Image) -> list[Face]:
+    def _detect(self, picture: Image.Image, which: Which = "all") -> list[Face]:
+        """The faces of a photo, largest first; where that is all that is asked for, maybe the largest alone."""
         seen = picture if picture.mode == "RGB" else picture.convert("RGB")
+        if which == "largest" and isinstance(self.detector, QuickDetector):
+            largest = self.detector.largest(seen)
+            if largest is not None and not unusable(largest, picture.size):
+                return [largest]
         return sorted(self.detector.detect(seen), key=lambda face: -face.size)[:MAX_FACES]
 
     def _align_all(self, photos: Sequence[ImageLike], face: Which, landmarks: Any) -> list[AlignedPhoto]:

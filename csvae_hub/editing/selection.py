@@ -52,7 +52,7 @@ def chosen(faces: Sequence[Face], which: Which, photo: tuple[int, int]) -> tuple
             f"face: expected a number below {len(faces)}, since so many faces are found, got {number}:"
             f" choose 0{f' (the largest) to {len(faces) - 1}' if len(faces) > 1 else ''}"
         )
-    reason = _unusable(faces[number], photo)
+    reason = unusable(faces[number], photo)
     if reason:
         others = "; this photo has other faces: choose one by its number" if len(faces) > 1 else ""
         raise FaceError(reason + others)
@@ -60,15 +60,15 @@ def chosen(faces: Sequence[Face], which: Which, photo: tuple[int, int]) -> tuple
 
 
 def _usable(faces: Sequence[Face], photo: tuple[int, int]) -> tuple[list[Face], list[tuple[Face, str]]]:
-    checked = [(face, _unusable(face, photo)) for face in faces]
+    checked = [(face, unusable(face, photo)) for face in faces]
     if usable := [face for face, reason in checked if not reason]:
         return usable, [(face, reason) for face, reason in checked if reason]
     numbered = "; ".join(f"face {i}: {reason}" for i, (_, reason) in enumerate(checked))
     raise FaceError(checked[0][1] if len(faces) == 1 else f"none of {len(faces)} faces can be edited: {numbered}")
 
 
-def _unusable(face: Face, photo: tuple[int, int]) -> str:
-    """Why a face can't be edited; nothing where it can."""
+def unusable(face: Face, photo: tuple[int, int]) -> str:
+    """Says why a face can't be edited in a photo (width, height); nothing where it can."""
     try:
         check_place(check_landmarks(face.landmarks), photo)
     except FaceError as error:

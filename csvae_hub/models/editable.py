@@ -6,7 +6,7 @@ import importlib
 import os
 from abc import ABC
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ from csvae_hub.models.base import Also, Model, Output
 from csvae_hub.models.groups import with_groups
 from csvae_hub.models.kinds import gives_the_kind_it_takes
 from csvae_hub.models.latents import Latents
-from csvae_hub.models.modes import evaluating
+from csvae_hub.models.modes import evaluating, has_gradient, tensors_in
 from csvae_hub.models.pretrained import Pretrained
 from csvae_hub.networks import Adversary, Decoder, PosteriorY, PosteriorZ
 
@@ -35,6 +35,10 @@ Value: TypeAlias = (
     bool | float | str | os.PathLike[str] | Sequence[float] | Tensor | Latents | Image.Image | NDArray[Any] | np.generic
 )
 """A value of an attribute: see `AttributeModel.set_attribute`."""
+
+
+PIXELS_AT_ONCE = 2**17
+"""Pixels that are decoded together on a CPU."""
 
 
 class AttributeModel(Pretrained, Model, ABC):
@@ -102,12 +106,12 @@ class AttributeModel(Pretrained, Model, ABC):
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
-        return next(self.parameters()).device
+        return next(self.q_y.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating type of the parameters."""
-        return next(self.parameters()).dtype
+        return next(self.q_y.parameters()).dtype
 
     def index(self, name: str) -> int:
         """The position of an attribute.
@@ -129,6 +133,8 @@ class AttributeModel(Pretrained, Model, ABC):
     ) -> Latents:
         """Encodes images (any kind that `load_images` takes) or vectors (B, D).
 
+        In eval mode it keeps gradients to x and y alone; `forward` keeps those to the weights.
+
         Args:
             x: the images.
             y: attributes (B, k), 0 or 1. q(y | x) fills in NaN, or all for None.
@@ -145,8 +151,9 @@ class AttributeModel(Pretrained, Model, ABC):
                 f"y: expected shape ({len(tensor)}, {len(self.attributes)}), one column for each of "
                 f"{', '.join(self.attributes)}; got {tuple(y.shape)}"
             )
-        features = self.backbone.encode(tensor)
-        return self.posterior_latents(features, None if y is None else y.to(tensor), sample, generator)
+        with self._recording(x, y):
+            features = self.backbone.encode(tensor)
+            return self.posterior_latents(features, None if y is None else y.to(tensor), sample, generator)
 
     def decode(self, latents: Latents | Tensor, w: Tensor | None = None, *, y: Tensor | None = None) -> Tensor:
         """E p(x | …): images (B, C, H, W) in [0, 1], or vectors (B, D).
@@ -163,7 +170,10 @@ class AttributeModel(Pretrained, Model, ABC):
             latents = self.latents_of_parts(latents, w, y)
         elif w is not None or y is not None:
             raise ValueError("decode(latents) holds w and y already: use decode(latents), or decode(z, ...)")
-        return self.p_x_given(latents.to(self.device)).mean
+        with self._recording(latents):
+            parts = latents.to(self.device).split(self._decoded_at_once())
+            means = [self.p_x_given(part).mean for part in parts]
+        return means[0] if len(means) == 1 else torch.cat(means)
 
     @gives_the_kind_it_takes
     def set_attribute(
@@ -291,10 +301,25 @@ class AttributeModel(Pretrained, Model, ABC):
 
         Gradients are kept where tensors or latents are given, and one of them or of the values requires one.
         """
-        given = _tensors(images)
-        has_gradient = bool(given) and any(one.requires_grad for one in [*given, *_tensors(values)])
-        with evaluating(self), torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()):
+        given = bool(tensors_in(images))
+        with evaluating(self), torch.set_grad_enabled(given and has_gradient(images, values)):
             yield
+
+    def _recording(self, *given: Any) -> AbstractContextManager[object]:
+        """Lets autograd record in training mode; in eval mode only what leads to a tensor that requires a gradient.
+
+        Not inference mode, whose tensors could not be optimised or trained on later. Compiled code stays as it is.
+        """
+        if torch.compiler.is_compiling():
+            return nullcontext()
+        return torch.set_grad_enabled(has_gradient(given) or (self.training and torch.is_grad_enabled()))
+
+    def _decoded_at_once(self) -> int | None:
+        """The pictures of a part: on a CPU more would take memory, and no less time each. None for all."""
+        is_whole = torch.is_grad_enabled() or self.training or torch.compiler.is_compiling()
+        if is_whole or self.device.type != "cpu" or not self.config.is_image:
+            return None
+        return max(1, PIXELS_AT_ONCE // self.config.image_size**2)
 
     # -- helpers for the members of the family --------------------------------------------------------------------
 
@@ -365,12 +390,3 @@ class AttributeModel(Pretrained, Model, ABC):
         if batch is None:
             return tensor
         return batch.restore(distributions.precise(tensor).expand(-1, 3, -1, -1))
-
-
-def _tensors(given: Any) -> list[Tensor]:
-    """The tensors in what a caller gave: itself, those of latents, and those in lists."""
-    if isinstance(given, Tensor):
-        return [given]
-    if isinstance(given, Latents):
-        return [given.z, given.w, given.y]
-    return [tensor for one in given for tensor in _tensors(one)] if isinstance(given, list | tuple) else []

@@ -40,6 +40,12 @@ class Latents:
             index = slice(index, index + 1 or None)
         return Latents(self.z[index], self.w[index], self.y[index], self.attributes)
 
+    def split(self, size: int | None) -> list[Latents]:
+        """Parts of at most `size` images each, in order; for None the whole."""
+        if size is None or len(self) <= size:
+            return [self]
+        return [self[start : start + size] for start in range(0, len(self), size)]
+
     def index(self, name: str) -> int:
         """The position of an attribute.
 

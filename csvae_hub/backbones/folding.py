@@ -1,0 +1,60 @@
+"""Batch norm folded into the convolution before it, where a module is at rest: in eval mode, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Fold:
+    """A convolution without bias and the batch norm behind it as the weight and bias of one convolution.
+
+    weight' = γ weight / √(σ² + ε) of each output channel, bias' = β - γ μ / √(σ² + ε): equal up to rounding. Kept
+    beside the module's own tensors, which stay as they are, and made anew when one of these has changed. (A write
+    through `.data` is not seen before the next call in training mode or with gradients.) Kept channels-last, else a
+    CPU would bring the weight into that order on each call. Copies and pickles hold nothing.
+    """
+
+    def __init__(self) -> None:
+        self._made: tuple[list[tuple[Tensor, int]], tuple[Tensor, Tensor]] | None = None
+
+    def __reduce__(self) -> tuple[type[Fold], tuple[()]]:
+        return Fold, ()
+
+    def __call__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias for the input x; None where x is not at rest, or traced."""
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+        sources = (conv.weight, norm.weight, norm.bias, mean, variance)
+        if norm.training or not _at_rest(x, sources):
+            self._made = None
+            return None
+        if self._made is None or not all(map(_is_same, sources, self._made[0])):
+            # views hold the storages, so that no later tensor can lie at the address of one of these
+            self._made = [(one.detach(), one._version) for one in sources], _folded(*sources, norm.eps)
+        return self._made[1]
+
+
+def _at_rest(x: Tensor, sources: Sequence[Tensor]) -> bool:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing() or type(x) is not Tensor:
+        return False
+    plain = x.dtype in (torch.float32, torch.float64) or torch.is_autocast_enabled(x.device.type)
+    return plain and not any(one.is_inference() for one in sources)  # inference tensors count no changes
+
+
+def _is_same(source: Tensor, before: tuple[Tensor, int]) -> bool:
+    seen, version = before
+    return source._version == version and source.data_ptr() == seen.data_ptr() and source.dtype == seen.dtype
+
+
+@torch.inference_mode(mode=False)
+@torch.no_grad()
+def _folded(
+    weight: Tensor, gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    scale = gain * (variance + eps).rsqrt()
+    folded = (weight * scale[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+    return folded, torch.addcmul(bias, mean, scale, value=-1)
