@@ -37,7 +37,7 @@ Value: TypeAlias = (
 """A value of an attribute: see `AttributeModel.set_attribute`."""
 
 
-PIXELS_AT_ONCE = 2**17
+PIXELS_AT_ONCE = 2**16
 """Pixels that are decoded together on a CPU."""
 
 
