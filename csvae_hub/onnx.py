@@ -49,6 +49,7 @@ class Description:
 
     `shape` is (C, S, S). `license` has the fields of the card that name the licence of the weights; it is empty where
     the card names none. `weights` is a SHA-256 of the model's tensors: files of two exports can be told apart.
+    `class_means` (k, 2, w_dim) are the points of w for absent and present; empty for a model without subspaces.
 
     Raises:
         ConfigError: a field is out of range.
@@ -64,6 +65,7 @@ class Description:
     license: dict[str, str]
     weights: str
     graphs: dict[str, Graph]
+    class_means: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
 
     def __post_init__(self) -> None:
         check(len(self.attributes) > 0, "attributes", "at least one name", self.attributes)
@@ -71,6 +73,9 @@ class Description:
         check(channels in (1, 3), "shape", "1 or 3 channels first", self.shape)
         every = self.graphs.keys() >= {"encoder", "decoder", "edit"}
         check(every, "graphs", "encoder, decoder and edit", sorted(self.graphs))
+        points = {len(point) for pair in self.class_means for point in pair}
+        sound = len(self.class_means) in (0, len(self.attributes)) and len(points) <= 1
+        check(sound, "class_means", "two points of w for each attribute, or none", self.class_means)
         check(sides == [self.preprocessor.size] * 2, "shape", f"sides of {self.preprocessor.size}", self.shape)
 
     def metadata(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from csvae_hub import hub
 from csvae_hub.config import to_dict
 from csvae_hub.errors import ExportError, MissingExtraError, WeightsError, did_you_mean, require
 from csvae_hub.export.formats import FORMATS
-from csvae_hub.export.graphs import graphs_of
+from csvae_hub.export.graphs import graphs_of, kind_of
 from csvae_hub.export.parity import difference, examples
 from csvae_hub.models import AttributeModel
 from csvae_hub.onnx import FORMAT_VERSION, Description, Graph
@@ -118,6 +118,7 @@ def _described(model: AttributeModel, graphs: dict[str, Graph], license: Mapping
         digest.update(tensor.contiguous().numpy().tobytes())
     config = model.config
     channels, height, width = config.shape
+    means = model.get_buffer("class_means").tolist() if kind_of(model).beside == "w" else []
     return Description(
         FORMAT_VERSION,
         __version__,
@@ -129,4 +130,5 @@ def _described(model: AttributeModel, graphs: dict[str, Graph], license: Mapping
         dict(license),
         digest.hexdigest(),
         graphs,
+        tuple((tuple(absent), tuple(present)) for absent, present in means),
     )

@@ -108,8 +108,9 @@ def test_a_number_is_the_point_of_set_attribute_to_the_bit(build):
         assert torch.equal(moved.w, model.set_attribute(encoded(model, x), "Hat", 0.3).w)
 
 
-def test_the_edit_of_packaged_weights_is_the_model_s():
-    model = AttributeModel.from_pretrained("celeba-64", device="cpu")
+@pytest.mark.parametrize("name", ["celeba-64", "celeba-128"])
+def test_the_edit_of_packaged_weights_is_the_model_s(name):
+    model = AttributeModel.from_pretrained(name, device="cpu")
     module, graph = graphs.graphs_of(model)["edit"]
     with torch.no_grad():
         inputs = [(batch["x"], batch["values"]) for batch in parity.examples(model)]

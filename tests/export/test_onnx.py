@@ -242,6 +242,22 @@ def test_wrong_calls_are_answered(model):
         model.decode(Code(code.z, code.y, np.repeat(code.w, 2, axis=0)))
 
 
+def test_a_code_at_the_class_means_decodes_to_the_edit(model):
+    code, i = model.encode(picture()), model.attributes.index("Hat")
+    assert code.w is not None
+    for value in (False, True):
+        moved = code.w.copy()
+        moved[0, i] = model.description.class_means[i][value]
+        wanted = model.set_attribute(picture("L"), "Hat", value)
+        got = np.rint(model.decode(Code(code.z, code.y, moved))[0, 0] * 255)
+        assert np.abs(got - np.array(wanted)).max() <= 1
+    assert not np.array_equal(got, np.rint(model.decode(code)[0, 0] * 255))
+
+
+def test_a_model_without_subspaces_has_no_class_means(exported):
+    assert OnnxModel.from_folder(exported("cond-vae").folder).description.class_means == ()
+
+
 def test_a_code_of_float64_is_decoded(model):
     code = model.encode(picture())
     assert np.array_equal(model.decode(Code(code.z.astype(float), code.y, code.w)), model.decode(code))
@@ -286,6 +302,8 @@ def test_damaged_exports_are_named(copy, exported, tmp_path):
         ({"colour": 1}, ConfigError, "unknown key 'colour'"),
         ({"attributes": []}, ConfigError, "attributes: expected at least one name"),
         ({"graphs": {}}, ConfigError, "graphs: expected encoder, decoder and edit"),
+        ({"class_means": [[[0, 0], [1, 1]]]}, ConfigError, "class_means: expected two points of w for each attribute"),
+        ({"class_means": [[[0, 0], [1]]] * 4}, ConfigError, "class_means: expected two points of w"),
         ({"shape": [2, 16, 16]}, ConfigError, "shape: expected 1 or 3 channels first"),
         ({"shape": [1, 32, 32]}, ConfigError, "shape: expected sides of 16"),
     ],
