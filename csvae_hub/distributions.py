@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, Laplace, Normal
 
+from csvae_hub.sharing import mine, whole
+
 Groups: TypeAlias = Sequence[Sequence[int]]
 """The columns of each group of attributes of which an example has exactly one."""
 
@@ -109,7 +111,10 @@ class Exclusive(Distribution):
 
 def draw(q: Independent, generator: torch.Generator | None = None) -> Tensor:
     """A reparametrised sample of a diagonal Gaussian; with a generator the noise is drawn where the generator is."""
-    return q.rsample() if generator is None else q.mean + q.stddev * noise(q.mean.shape, generator).to(q.mean)
+    loc: Tensor = q.mean
+    if generator is not None:
+        return loc + q.stddev * noise(loc.shape, generator).to(loc)
+    return loc + q.stddev * mine(torch.randn(whole(len(loc)), *loc.shape[1:], device=loc.device, dtype=loc.dtype))
 
 
 def noise(shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Resume from a checkpoint, or start anew.")
 @click.option("--dry-run", is_flag=True, help="Print the recipe and what it would take, by ten steps; train nothing.")
 @click.option("--balance", multiple=True, metavar="NAME", help="Draw as many examples with this attribute as without.")
+@click.option(
+    "--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Take each batch in so many parts."
+)
+@click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="The greatest norm of a gradient.")
 @click.option("--initial", help="Weights to start from: a folder or a packaged name.  [default: random]")
 def command(
     recipe: str,
@@ -35,35 +40,46 @@ def command(
     resume: bool,
     dry_run: bool,
     balance: tuple[str, ...],
+    accumulate: int,
+    clip_norm: float | None,
     initial: str | None,
 ) -> None:
     """Train a model by a recipe; OUTPUT/model is the weights folder.
 
     Without options, a small model of drawn faces is trained in a few minutes. OUTPUT/grids shows its edits.
+
+    In several processes: accelerate launch -m csvae_hub train …, or torchrun with the same words.
     """
     wrong = [override for override in overrides if "=" not in override]
     if wrong:
         raise click.UsageError(f"--set {wrong[0]}: expected KEY=VALUE, such as trainer.epochs=3")
-    echo(f"csvae train: {recipe}", err=True)  # the imports take seconds
+    if is_first := os.environ.get("RANK", "0") == "0":  # of several processes
+        echo(f"csvae train: {recipe}", err=True)  # the imports take seconds
     from csvae_hub.training import load_recipe, train
 
     followed = load_recipe(recipe, dict(override.split("=", 1) for override in overrides))
     if dry_run:
-        rehearse(followed, data, initial, balance)
+        rehearse(followed, data, initial, balance, accumulate)
         return
-    train(followed, data, output, resume=resume, initial=initial, balance=balance)
+    options = {"initial": initial, "balance": balance, "accumulation": accumulate, "clip_norm": clip_norm}
+    train(followed, data, output, resume=resume, **options)
+    if not is_first:
+        return
     echo(f"trained: {output / 'model'}")
     grids = sorted((output / "grids").glob("*.png"))
     if grids:
         echo(f"edits, a column for each attribute: {grids[-1]}")
 
 
-def rehearse(recipe: Recipe, data: str | None, initial: str | None, balance: tuple[str, ...]) -> None:
+def rehearse(
+    recipe: Recipe, data: str | None, initial: str | None, balance: tuple[str, ...], accumulation: int
+) -> None:
     """Prints the recipe and what following it would take."""
     from csvae_hub.training.recipes import prepare
     from csvae_hub.training.rehearsal import as_toml, rehearse
 
-    found = rehearse(prepare(recipe, data, None, initial=initial, balance=balance, quiet=True))
+    options = {"initial": initial, "balance": balance, "accumulation": accumulation}
+    found = rehearse(prepare(recipe, data, None, quiet=True, **options))
     speed = recipe.trainer.batch_size / found["seconds_a_batch"]
     hours, minutes = divmod(round(found["seconds"] / 60), 60)
     echo_lines(as_toml(recipe))

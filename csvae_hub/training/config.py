@@ -21,7 +21,7 @@ class TrainerConfig:
     schedule: "constant"; "cosine", a linear rise over the first hundredth of the batches and a cosine to zero; or
         "multistep", the paper's factor 0.1^(1/7) at epochs 3^i, i = 0…6. The adversary's rate is constant, so that it
         catches up with a model that slows down; a critic's falls with the model's, which it would else outrun.
-    precision: "float32", or "bfloat16" for autocast.
+    precision: "float32"; or "bfloat16" or "float16" for autocast, the latter with a scaler of the gradients.
     ema_decay: decay of the exponential average of weights and buffers, which is the result; 0 for none.
     """
 
@@ -41,7 +41,7 @@ class TrainerConfig:
         for name in ("learning_rate", "adversary_learning_rate"):
             check(0 < getattr(self, name) < float("inf"), name, "a positive number", getattr(self, name))
         check(0 <= self.ema_decay < 1, "ema_decay", "a number in [0, 1)", self.ema_decay)
-        for name, choices in (("schedule", SCHEDULES), ("precision", ("float32", "bfloat16"))):
+        for name, choices in (("schedule", SCHEDULES), ("precision", ("float32", "bfloat16", "float16"))):
             check(getattr(self, name) in choices, name, " or ".join(choices), getattr(self, name))
 
 

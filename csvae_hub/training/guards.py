@@ -13,6 +13,7 @@ from torch.distributions import kl_divergence
 
 from csvae_hub.distributions import Groups, attributes
 from csvae_hub.losses import cross_entropy
+from csvae_hub.sharing import gathered
 
 if TYPE_CHECKING:
     from csvae_hub.training.steps import Step
@@ -31,6 +32,12 @@ SUBSPACE, LEAKAGE = "kl_w.", "leakage"
 """The names of what `watched` gives: one for each attribute, and one for all."""
 
 
+def scalars(loss: Tensor, step: Step) -> dict[str, Tensor]:
+    """What the log has of a generative step: its loss, the means of its terms, and what is `watched`."""
+    means = {name: term.detach().mean() for name, term in step.terms.items()}
+    return {"loss": loss.detach(), **means, **watched(step)}
+
+
 @torch.no_grad()
 def watched(step: Step) -> dict[str, Tensor]:
     r"""Scalars of a generative step that no minimisation lowers, by name.
@@ -44,7 +51,7 @@ def watched(step: Step) -> dict[str, Tensor]:
         names = [f"{SUBSPACE}{name}" for name in step.objective.model.attributes]
         found = dict(zip(names, each.unbind(), strict=True))
     if step.q_y is not None:
-        found[LEAKAGE] = linear_leakage(step.objective.adversary_input(out), step.y)
+        found[LEAKAGE] = linear_leakage(gathered(step.objective.adversary_input(out)), gathered(step.y))
     return found
 
 

@@ -12,11 +12,12 @@ STATUS = 128 + signal.SIGTERM
 
 
 @contextmanager
-def sigterm_stops(stop: Callable[[], None], say: Callable[[], None]) -> Iterator[None]:
+def sigterm_stops(stop: Callable[[], None], say: Callable[[], None], came: list[int]) -> Iterator[None]:
     """Calls `stop` when SIGTERM comes; what is inside is to end soon and to keep what it has.
 
     Then calls `say` and ends the process with status 143. The handler from before is back in place by then. Outside
-    the main thread, where Python gives no signals, nothing is changed.
+    the main thread, where Python gives no signals, nothing is changed. `came` is emptied at first, and gets the signal;
+    what another process put there counts alike.
 
     Raises:
         SystemExit: SIGTERM came.
@@ -24,7 +25,7 @@ def sigterm_stops(stop: Callable[[], None], say: Callable[[], None]) -> Iterator
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+    came.clear()
 
     def handle(number: int, frame: object) -> None:
         came.append(number)

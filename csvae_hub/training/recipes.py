@@ -17,6 +17,7 @@ from csvae_hub.data import AttributeData, balanced, has_split, load_data
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.models import AttributeModel, create_model
 from csvae_hub.training.config import TrainerConfig
+from csvae_hub.training.processes import join
 from csvae_hub.training.progress_line import say
 from csvae_hub.training.steps import Objective, ObjectiveConfig, Part
 from csvae_hub.training.trainer import Trainer
@@ -162,6 +163,8 @@ def train(
     cache_dir: str | Path | None = None,
     balance: Sequence[str] = (),
     quiet: bool = False,
+    accumulation: int = 1,
+    clip_norm: float | None = None,
 ) -> AttributeModel:
     """Follows a recipe on data and gives the trained model, in eval mode; what `csvae train` calls.
 
@@ -174,14 +177,16 @@ def train(
         cache_dir: the place of decoded pictures.
         balance: attributes that half of the examples that an epoch draws are to have, see `data.balanced`.
         quiet: no progress on stderr.
+        accumulation: parts in which a batch goes through the networks, for less memory; gradients are added up.
+        clip_norm: the greatest norm of the gradient of each minimisation; None for any.
 
     Raises:
         ConfigError: neither the user nor the recipe names data, its shape isn't the model's, the initial weights
             are of another model config, or the folder's checkpoint is of another recipe.
         DataError: the data can't be read.
     """
-    trainer = prepare(recipe, data, folder, initial=initial, cache_dir=cache_dir, balance=balance, quiet=quiet)
-    return trainer.fit(resume)
+    options = {"initial": initial, "cache_dir": cache_dir, "accumulation": accumulation, "clip_norm": clip_norm}
+    return prepare(recipe, data, folder, balance=balance, quiet=quiet, **options).fit(resume)
 
 
 def prepare(
@@ -193,6 +198,8 @@ def prepare(
     cache_dir: str | Path | None = None,
     balance: Sequence[str] = (),
     quiet: bool = False,
+    accumulation: int = 1,
+    clip_norm: float | None = None,
 ) -> Trainer:
     """Reads the data and builds the networks: the trainer that `train` starts, with the same arguments and errors."""
     source = recipe.data.source if data is None else str(data)
@@ -200,11 +207,14 @@ def prepare(
         raise ConfigError(
             "data: expected a folder of pictures or the name of a data set, got none: this recipe names none"
         )
+    accelerator = join(accumulation)
+    quiet = quiet or not accelerator.is_main_process
     say(f"reading the training examples of {source}", quiet)
-    train_data = _load(recipe, source, "train", cache_dir)
+    with accelerator.local_main_process_first():  # it decodes pictures into the cache, which the others read
+        train_data = _load(recipe, source, "train", cache_dir)
+        valid_data = _load(recipe, source, "valid", cache_dir) if has_split(source, "valid") else None
     if balance:
         train_data = balanced(train_data, balance, recipe.model.exclusive)
-    valid_data = _load(recipe, source, "valid", cache_dir) if has_split(source, "valid") else None
     if train_data.shape != recipe.model.shape:
         raise ConfigError(f"model.shape: expected {train_data.shape}, that of the data, got {recipe.model.shape}")
     with torch.random.fork_rng():
@@ -213,7 +223,8 @@ def prepare(
     record = {**to_dict(recipe), **({} if initial is None else {"initial": str(initial)})}
     record |= {"balance": list(balance)} if balance else {}
     say(f"training on {len(train_data)} examples; the first figures come within a minute", quiet)
-    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, record=record, quiet=quiet)
+    options = {"record": record, "quiet": quiet, "accelerator": accelerator, "clip_norm": clip_norm}
+    return Trainer(objective, recipe.trainer, train_data, valid_data, folder, **options)
 
 
 def objective_of(recipe: Recipe, data: AttributeData, model: AttributeModel | None = None) -> Objective:

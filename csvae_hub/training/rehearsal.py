@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from csvae_hub.config import to_dict
+from csvae_hub.sharing import mine
 from csvae_hub.training.recipes import Recipe
 from csvae_hub.training.trainer import Trainer
 
@@ -25,11 +26,11 @@ def rehearse(trainer: Trainer) -> dict[str, float]:
         is not known).
     """
     size, examples, started = trainer.config.batch_size, len(trainer.train_data), 0.0
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), trainer.processes.sharing():
         for batch in range(WARM_UP + STEPS):
             if batch == WARM_UP:
                 started = time.monotonic()
-            x, y = trainer.train_data.batch((torch.arange(size) + batch * size) % examples)
+            x, y = trainer.train_data.batch(mine((torch.arange(size) + batch * size) % examples))
             trainer.train_step(x.to(trainer.device, memory_format=trainer.memory_format), y.to(trainer.device), batch)
         if trainer.device.type == "cuda":
             torch.cuda.synchronize(trainer.device)

@@ -18,10 +18,13 @@ from csvae_hub.errors import ConfigError, TrainingError
 from csvae_hub.hub.tensors import is_finite
 from csvae_hub.models import AttributeModel
 from csvae_hub.training.checkpoints import Progress, load_latest, save_checkpoint
+from csvae_hub.training.progress_line import say
 
 if TYPE_CHECKING:
     from csvae_hub.training.trainer import Trainer
 
+BY = "made_by."
+"""What a checkpoint's identity names so is not compared."""
 NAMED = 5
 """Examples of a batch that an error names; the log has all."""
 
@@ -92,7 +95,20 @@ def load_module_tensors(module: nn.Module, prefix: str, tensors: dict[str, Tenso
 
 def identity(run: Trainer) -> dict[str, Any]:
     """The values that a resumed run must have in common with the one before."""
-    return {**run.record, "trainer": to_dict(run.config), "data_fingerprint": run.train_data.fingerprint}
+    found = {**run.record, "trainer": to_dict(run.config), "data_fingerprint": run.train_data.fingerprint}
+    return found if run.processes.clip_norm is None else {**found, "clip_norm": run.processes.clip_norm}
+
+
+def shares(run: Trainer) -> dict[str, int]:
+    """The processes that share a batch, and in how many parts each takes it; both may change when a run goes on."""
+    return {"processes": run.processes.count, "parts_of_a_batch": run.processes.accumulation}
+
+
+def resumed_by_others(before: Mapping[str, int], now: Mapping[str, int]) -> str:
+    """Says that a run goes on in another number of processes or parts."""
+    then = ", ".join(f"{name.replace('_', ' ')}: {number}" for name, number in before.items())
+    here = " and ".join(map(str, now.values()))
+    return f"the checkpoint was made by {then}; now they are {here}: the run goes on, though not to the same bits"
 
 
 def save_run(run: Trainer, batches: int) -> None:
@@ -109,10 +125,12 @@ def save_run(run: Trainer, batches: int) -> None:
     tensors = module_tensors(run.objective, "objective") | module_tensors(run.average, "average")
     for name, optimizer in run.optimizers.items():
         tensors |= optimizer_tensors(optimizer, name)
+    tensors |= run.processes.scaler_tensors()
     tensors["random.cpu"] = torch.get_rng_state()
     if run.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
-    save_checkpoint(run.folder / "checkpoints", tensors, Progress(batches, run.elapsed, flat(identity(run))))
+    by = {BY + name: number for name, number in shares(run).items()}
+    save_checkpoint(run.folder / "checkpoints", tensors, Progress(batches, run.elapsed, flat(identity(run)) | by))
 
 
 def finish_run(run: Trainer) -> AttributeModel:
@@ -124,7 +142,11 @@ def finish_run(run: Trainer) -> AttributeModel:
     if run.folder is not None:
         about = {"examples": len(run.train_data), "elapsed_seconds": round(run.elapsed, 1)}
         versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
-        about |= {"device": str(run.device), "versions": {"python": platform.python_version(), **versions}}
+        about |= {
+            "device": str(run.device),
+            **shares(run),
+            "versions": {"python": platform.python_version(), **versions},
+        }
         model.save_pretrained(run.folder / "model", extra={"training.json": {**identity(run), **about}})
     return model
 
@@ -154,14 +176,18 @@ def restore_run(run: Trainer, resumed: bool) -> int:
     Raises:
         ConfigError: the checkpoint is of another configuration, other data or another version's modules.
     """
-    folder = None if run.folder is None else run.folder / "checkpoints"
-    if folder is None or not folder.exists():
+    found, folder = None, Path() if run.folder is None else run.folder / "checkpoints"
+    if run.folder is not None and folder.exists():
+        found = load_latest(folder) if resumed else shutil.rmtree(folder)
+    progress, folder = run.processes.from_first((found and found[1], folder))
+    if progress is None:
         return 0
-    found = load_latest(folder) if resumed else shutil.rmtree(folder)
-    if found is None:
-        return 0
-    tensors, progress = found
-    check_identity(identity(run), progress.identity, folder)
+    tensors = run.processes.tensors_from_first({} if found is None else found[0])
+    then = {name: value for name, value in progress.identity.items() if not name.startswith(BY)}
+    check_identity(identity(run), then, folder)
+    before = {name: progress.identity.get(BY + name, 1) for name in shares(run)}
+    if before != shares(run):
+        say(resumed_by_others(before, shares(run)), run.quiet)
     if progress.batches > run.rest_at:
         run.begin_rest(resumed=True)
     try:
@@ -169,6 +195,7 @@ def restore_run(run: Trainer, resumed: bool) -> int:
         load_module_tensors(run.average, "average", tensors)
         for name, optimizer in run.optimizers.items():
             load_optimizer_tensors(optimizer, name, tensors)
+        run.processes.load_scaler(tensors)
         torch.set_rng_state(tensors["random.cpu"])
         if run.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], run.device)

@@ -57,6 +57,8 @@ class Step:
     """The adversary's answer q_δ(y | z); None without an adversary, and in a rest."""
     terms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """The unweighted terms, (B,) or (), in nats per example."""
+    kept: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What a part keeps by its name, from its terms to its own minimisation."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,6 @@ class Objective(nn.Module):
             self.minimisations.append(Minimisation("adversary", delta, self._adversary_losses, self.config.adversary))
         self.weights = {**vars(self.config), "negative_cross_entropy": self.config.negative_entropy}
         # hooks for parts; these defaults are the paper
-        self.forward_pass: Callable[..., Output] = model.__call__
         self.also: Also = None
         self.adversary_input: Callable[[Output], Tensor] = lambda out: out.z
         self.adversary_batches: Callable[[Tensor, Tensor], Examples] = lambda z, y: [(z, y)]
@@ -159,7 +160,7 @@ class Objective(nn.Module):
         self.train()
         for module in self.at_rest:
             module.eval()
-        out = self.forward_pass(x, y, also=self.also)
+        out = model(x, y, also=self.also)
         terms = model.bound(out, x) | {"classifier": losses.cross_entropy(out.q_y, y)}
         q_y = None
         if net is not None:

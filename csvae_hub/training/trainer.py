@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from csvae_hub.config import check
 from csvae_hub.data import AttributeData, on_device
-from csvae_hub.errors import require
 from csvae_hub.models import AttributeModel
+from csvae_hub.sharing import mine
 from csvae_hub.training.average import update_average
 from csvae_hub.training.callbacks import Callback, Callbacks
-from csvae_hub.training.checkpoints import locked
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
 from csvae_hub.training.grids import look
-from csvae_hub.training.guards import Guards, watched
+from csvae_hub.training.guards import Guards, scalars
 from csvae_hub.training.interruption import sigterm_stops
+from csvae_hub.training.processes import Processes, join
 from csvae_hub.training.resume import finish_run, interrupted, restore_run, save_run
 from csvae_hub.training.run_log import Means, RunLog
-from csvae_hub.training.steps import Objective
+from csvae_hub.training.steps import Objective, Step
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 LOG_EVERY = 50
 """Batches between two lines of the log."""
@@ -36,12 +39,13 @@ class Trainer:
     The folder, if any, gets `log.jsonl`, `logs/` (TensorBoard), `grids/epoch-NNN.png` (original, reconstruction, each
     attribute switched), `checkpoints/` and at the end `model/`, a weights folder with `training.json`. `record` is
     what training.json says besides (the recipe). A grid is drawn at the end of an epoch, no more often than
-    checkpoints are written. `callbacks` are told of batches, epochs and the end. accelerate chooses the device;
-    ACCELERATE_USE_CPU=1 forces the CPU.
+    checkpoints are written. `callbacks` are told of batches, epochs and the end. `accelerator` chooses device and
+    processes, and in how many parts a batch goes through the networks; ACCELERATE_USE_CPU=1 forces the CPU.
 
     Raises:
         MissingExtraError: accelerate isn't installed.
-        ConfigError: fewer than two examples, or a callback without a method that is called.
+        ConfigError: fewer than two examples, a callback without a method that is called, or a batch size that
+            processes and parts can't share.
     """
 
     def __init__(
@@ -56,26 +60,26 @@ class Trainer:
         quiet: bool = False,
         checkpoint_minutes: float = 10.0,
         callbacks: Sequence[Callback] = (),
+        accelerator: Accelerator | None = None,
+        clip_norm: float | None = None,
     ) -> None:
         check(len(train_data) > 1, "train_data", "two examples or more, for batch norm", len(train_data))
-        require("accelerate", "train")
-        from accelerate import Accelerator
-
-        self.accelerator = Accelerator()
-        check(self.accelerator.num_processes == 1, "num_processes", "one process", self.accelerator.num_processes)
-        self.device = self.accelerator.device
+        self.processes = Processes(accelerator or join(), config.precision, clip_norm)
+        self.processes.check_batch(min(config.batch_size, len(train_data)))
+        self.accelerator, self.device = self.processes.accelerator, self.processes.device
         self.config, self.train_data, self.valid_data = config, train_data, valid_data
-        self.near_data = on_device(train_data, self.device)
-        self.folder = None if folder is None else Path(folder)
-        self.record, self.quiet, self.checkpoint_seconds = dict(record or {}), quiet, 60 * checkpoint_minutes
+        self.near_data, first = on_device(train_data, self.device), self.processes.is_first
+        self.folder = Path(folder) if folder is not None and first else None  # the others write nothing
+        self.record, self.quiet = dict(record or {}), quiet or not first
+        self.checkpoint_seconds = 60 * checkpoint_minutes
         self.is_image = train_data.images.ndim == 4
         self.memory_format = torch.channels_last if self.is_image else torch.contiguous_format
         self.objective = objective.to(self.device).to(memory_format=self.memory_format)
-        objective.forward_pass = self.accelerator.prepare_model(objective.model).__call__
-        self.average = copy.deepcopy(objective.model).eval()
-        self.optimizers = {"generative": self._generative_optimizer()}
+        self.average = self.processes.average_of(objective)
+        prepare, parameters = self.processes.prepare, objective.generative_parameters()
+        self.optimizers = {"generative": prepare("generative", parameters, config.learning_rate, objective.betas)}
         for game in objective.minimisations:
-            self.optimizers[game.name] = self._optimizer(game.parameters, config.adversary_learning_rate, game.betas)
+            self.optimizers[game.name] = prepare(game.name, game.parameters, config.adversary_learning_rate, game.betas)
         self.batches_per_epoch = max(1, len(train_data) // config.batch_size)  # a last part of a batch is left out
         check(objective.rest_epochs < config.epochs, "parts.rest.epochs", "fewer than epochs", objective.rest_epochs)
         self.last_batch = config.epochs * self.batches_per_epoch
@@ -95,8 +99,8 @@ class Trainer:
             SystemExit: SIGTERM came; the checkpoint is saved, and the status is 143.
         """
         self.stopping, log = False, RunLog(self.folder, self.last_batch, self.quiet, Guards.of(self))
-        sigterm = sigterm_stops(self.stop, lambda: log.say(interrupted(self)))
-        with torch.random.fork_rng(), locked(self.folder), log, sigterm:
+        sigterm = sigterm_stops(self.stop, lambda: log.say(interrupted(self)), self.processes.signals)
+        with torch.random.fork_rng(), self.processes.alone(self.folder), log, sigterm, self.processes.sharing():
             torch.manual_seed(self.config.seed)
             first = restore_run(self, resume)
             log.start(first)
@@ -111,9 +115,10 @@ class Trainer:
                 done, epoch, now = batch + 1, batch // self.batches_per_epoch + 1, time.monotonic()
                 self.elapsed = now - started
                 self.callbacks.call("after_batch", self, done, terms)
+                asked = self.stopping, now - saved >= self.checkpoint_seconds, log.is_due()
+                self.stopping, save, is_due = self.processes.agree(*asked)
                 ends_epoch, last = done % self.batches_per_epoch == 0, self.stopping or done == self.last_batch
-                save = last or now - saved >= self.checkpoint_seconds
-                if save or ends_epoch or done % LOG_EVERY == 0 or log.is_due():
+                if last or save or ends_epoch or done % LOG_EVERY == 0 or is_due:
                     rate = {"learning_rate": self.optimizers["generative"].param_groups[0]["lr"]}
                     log.write("batch", done, epoch, self.config.batch_size, means.take(done) | rate)
                 if ends_epoch:
@@ -123,7 +128,7 @@ class Trainer:
                     figures["seconds"] = round(self.elapsed)
                     log.write("epoch", done, epoch, self.config.batch_size, figures)
                     self.callbacks.call("after_epoch", self, epoch, figures)
-                    last = last or self.stopping
+                    last = last or self.processes.agree(self.stopping)[0]
                 if save or last:
                     save_run(self, done)
                     saved = time.monotonic()
@@ -139,37 +144,34 @@ class Trainer:
 
     def train_step(self, x: Tensor, y: Tensor, batch: int) -> dict[str, Tensor]:
         """All minimisations on one batch, in turn; gives the terms' means."""
-        objective = self.objective
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+        objective, autocast = self.objective, self.processes.autocast()
         start, end = (self.rest_at, self.last_batch) if batch >= self.rest_at else (0, self.rest_at)
         factor = learning_rate_factor(self.config.schedule, batch - start, end - start, self.batches_per_epoch)
         for name in ["generative", *(game.name for game in objective.minimisations if game.with_model)]:
             self.optimizers[name].param_groups[0]["lr"] = self.config.learning_rate * factor
-        with autocast:
-            loss, step = objective.generative_step(x, y)
-        self._descend("generative", loss)
-        means = {"loss": loss.detach(), **{name: term.detach().mean() for name, term in step.terms.items()}}
-        means |= watched(step)
+        steps, means = list[Step](), list[dict[str, Tensor]]()
+        for part in self.processes.parts(x, y):
+            with autocast:
+                loss, step = objective.generative_step(*part)
+            self._descend("generative", loss)
+            steps.append(step)
+            means.append(scalars(loss, step))
         for game in objective.minimisations:
-            losses = game.losses(step)
-            while (term := autocast(next)(losses, None)) is not None:
+            for i, losses in cycle(enumerate([game.losses(step) for step in steps])):
+                if (term := autocast(next)(losses, None)) is None:
+                    break
                 self._descend(game.name, game.weight * term)
-                means[game.name] = term.detach()
+                means[i][game.name] = term.detach()
         update_average(self.average, objective.model, self.config.ema_decay, batch)
-        return means
+        return self.processes.means(means)
 
     def _descend(self, name: str, loss: Tensor) -> None:
-        self.accelerator.backward(loss)
-        self.optimizers[name].step()
-        self.optimizers[name].zero_grad(set_to_none=True)
-
-    def _optimizer(self, parameters: list[nn.Parameter], rate: float, betas: tuple[float, float]) -> Any:
-        fused = True if self.device.type == "cuda" else None  # one kernel, where waiting for kernels takes the time
-        return self.accelerator.prepare_optimizer(torch.optim.Adam(parameters, rate, betas, fused=fused))
-
-    def _generative_optimizer(self) -> Any:
-        objective = self.objective
-        return self._optimizer(objective.generative_parameters(), self.config.learning_rate, objective.betas)
+        gate, optimizers = self.processes.gates[name], self.optimizers  # a step is taken at the last part of a batch
+        with self.accelerator.accumulate(gate):
+            self.accelerator.backward(gate(loss))
+            self.processes.clip(optimizers[name])
+            optimizers[name].step()
+            optimizers[name].zero_grad(set_to_none=True)
 
     def begin_rest(self, resumed: bool = False) -> None:
         """Goes on from the averaged weights with the encoder at rest; the optimiser's moments begin anew."""
@@ -178,8 +180,10 @@ class Trainer:
         if not resumed:
             model.load_state_dict(self.average.state_dict())
         objective.begin_rest(None if resumed else self.all_examples(mirrored=self.is_image))
+        self.processes.equalise(objective)
         self.average.load_state_dict(model.state_dict())
-        self.optimizers["generative"] = self._generative_optimizer()
+        self.optimizers["generative"].param_groups[0]["params"] = objective.generative_parameters()
+        self.optimizers["generative"].state.clear()
 
     def _rows(self, batch: int) -> Tensor:
         """The rows of the data that make up a batch, counted from 0; a last part of an epoch is left out."""
@@ -188,9 +192,10 @@ class Trainer:
         return batch_order(len(data), self.config.seed, epoch, data.weights)[step * size : (step + 1) * size]
 
     def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = self.near_data.batch(indices)
+        x, y = self.near_data.batch(mine(indices))
         if self.is_image:
-            x = torch.where(torch.rand(len(x), 1, 1, 1).to(x.device, non_blocking=True) < 0.5, x.flip(-1), x)
+            mirror = mine(torch.rand(len(indices), 1, 1, 1) < 0.5).to(x.device, non_blocking=True)
+            x = torch.where(mirror, x.flip(-1), x)
         return x.to(self.device, memory_format=self.memory_format), y.to(self.device)
 
     def all_examples(self, mirrored: bool = False) -> Iterator[tuple[Tensor, Tensor]]:

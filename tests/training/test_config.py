@@ -50,7 +50,7 @@ def test_batch_order_is_a_permutation_of_seed_and_epoch_alone():
         ("learning_rate", -1.0, "learning_rate: expected a positive number, got -1.0"),
         ("adversary_learning_rate", 0.0, "adversary_learning_rate: expected a positive number, got 0.0"),
         ("schedule", "cosinus", "schedule: expected constant or cosine or multistep, got 'cosinus'"),
-        ("precision", "float16", "precision: expected float32 or bfloat16, got 'float16'"),
+        ("precision", "half", "precision: expected float32 or bfloat16 or float16, got 'half'"),
         ("ema_decay", 1.0, r"ema_decay: expected a number in \[0, 1\), got 1.0"),
     ],
 )

@@ -129,7 +129,7 @@ def test_a_thread_leaves_the_handler_alone(trainer):
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work():
-        with sigterm_stops(lambda: None, lambda: None):
+        with sigterm_stops(lambda: None, lambda: None, []):
             seen.append(signal.getsignal(signal.SIGTERM))
         trainer(None, quiet=True).fit()
         seen.append(signal.getsignal(signal.SIGTERM))

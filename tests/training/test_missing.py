@@ -96,19 +96,19 @@ def test_the_critic_s_loss_with_gaps_is_its_equation(halved, monkeypatch):
     part = objective.parts[0]
     part.steps.fill_(1)
     (game,) = (game for game in objective.minimisations if game.name == "critic")
-    (rows, wished, before, edited), x, y, net = part.edited, step.x, step.y, part.net
+    (wished, before, edited), x, y, net = step.kept["critic"], step.x, step.y, part.net
     which, k = part.edit.which, torch.arange(3)
-    assert torch.equal(wished == 0.5, y[rows].isnan() & (k != which[:, None]))
+    assert torch.equal(wished == 0.5, y.isnan() & (k != which[:, None]))
     told = y.nan_to_num(0.5)
-    fakes = F.softplus(net(x[rows[8:]], wished[8:])[0])
-    certain = ~y[rows[8:], which[8:]].isnan()
+    fakes = F.softplus(net(x[8:], wished[8:])[0])
+    certain = ~y[torch.arange(8, 16), which[8:]].isnan()
     assert 0 < certain.sum() < 8
     known = ~y.isnan()
 
     def read(pictures, attributes):
         return F.binary_cross_entropy_with_logits(net(pictures, told)[1], attributes.nan_to_num(), reduction="none")
 
-    assert torch.equal(~before.isnan(), (k == which[:, None]) & known[rows])
+    assert torch.equal(~before.isnan(), (k == which[:, None]) & known)
     decoded = step.out.p_x.mean
     expected = (
         F.softplus(-net(x, told)[0]).mean()
@@ -117,7 +117,7 @@ def test_the_critic_s_loss_with_gaps_is_its_equation(halved, monkeypatch):
         + 0.2 * (fakes * certain).sum() / 8
         + (read(x, y) * known).sum() / 16 / 3
         + 0.5 * (read(decoded, y) * known)[:8].sum() / 8 / 3
-        + 0.3 * (read(edited, y[rows]) * ~before.isnan()).sum() / 16
+        + 0.3 * (read(edited, y) * ~before.isnan()).sum() / 16
     )
     torch.testing.assert_close(next(game.losses(step)), expected)
 
@@ -136,7 +136,7 @@ def test_a_critic_learns_to_read_no_attribute_from_pictures_without_labels(halve
 
 def test_in_a_group_a_switch_decides_the_whole_group(halved):
     objective, step = halved(missing=1.1, **GROUP)
-    wished, which = objective.parts[0].edited[1], objective.parts[0].edit.which
+    wished, which = step.kept["critic"][0], objective.parts[0].edit.which
     assert torch.equal((wished == 0.5)[:, 0], which != 0)
     assert torch.equal((wished == 0.5)[:, 1:], (which == 0)[:, None].expand(-1, 2))
     assert step.y.isnan().all()

@@ -12,16 +12,15 @@ from torch import Tensor
 from csvae_hub.distributions import most_likely
 from csvae_hub.models import AttributeModel, Latents
 from csvae_hub.models.modes import evaluating
+from csvae_hub.sharing import gathered, mine, whole
 from csvae_hub.training.steps import Examples, Step
 
 
 @dataclass(frozen=True)
 class Edited:
-    """One attribute switched in each picture of a batch, in another order of the rows."""
+    """One attribute switched in each picture of a batch."""
 
     latents: Latents
-    rows: Tensor
-    """(B,), the row of the batch that each was made from."""
     which: Tensor
     """(B,), the attribute that was switched."""
     wished: Tensor
@@ -37,9 +36,9 @@ def sampled_latents(step: Step) -> Latents:
 
 def follow_class_means(step: Step) -> None:
     """Moves the running class means of the model towards those of the posteriors' means."""
-    latents = replace(sampled_latents(step), z=step.out.q_z.mean.detach())
-    if step.out.q_w is not None:
-        latents = replace(latents, w=step.out.q_w.mean.detach())
+    latents, q_z, q_w = sampled_latents(step), step.out.q_z, step.out.q_w
+    w = latents.w if q_w is None else q_w.mean
+    latents = replace(latents, z=gathered(q_z.mean), w=gathered(w), y=gathered(latents.y))
     step.objective.model.update_class_means(latents)
 
 
@@ -51,24 +50,26 @@ def switch_one_attribute(model: AttributeModel, latents: Latents, donors: float)
     """
     batch, k = latents.y.shape
     device = latents.z.device
-    drawn = torch.randint(k, (batch,))  # on the host, which is to know how many there are of each
+    drawn = mine(torch.randint(k, (whole(batch),)))  # on the host, which is to know how many there are of each
     which, every = drawn.to(device), torch.arange(batch, device=device)
     wished = latents.y.clone()
     wished[every, which] = 1 - wished[every, which]
     for group in map(torch.tensor, model.config.groups):
         rows = torch.isin(which, group.to(device)).nonzero()[:, 0]
-        others = torch.rand(len(rows), len(group), device=device) * (latents.y[rows][:, group] < 0.5)
+        draws = mine(torch.rand(whole(batch), len(group), device=device))
+        others = draws[rows] * (latents.y[rows][:, group] < 0.5)
         which[rows] = group.to(device)[others.argmax(1)]
         wished[rows[:, None], group] = 0.0
         wished[rows, which[rows]] = 1.0
     target = replace(latents, y=wished)
     if latents.w.shape[-1]:
-        fits = wished[every, which][:, None] == latents.y[:, which].T
-        donor = (torch.rand(batch, batch, device=device) * fits).argmax(1)
-        takes_over = (torch.rand(batch, device=device) < donors) & fits.any(1)
+        n, all_w, all_y = whole(batch), gathered(latents.w), gathered(latents.y)
+        fits = wished[every, which][:, None] == all_y[:, which].T
+        donor = (mine(torch.rand(n, n, device=device)) * fits).argmax(1)
+        takes_over = (mine(torch.rand(n, device=device)) < donors) & fits.any(1)
         columns = torch.arange(k, device=device)
         to_mean = model.get_buffer("class_means")[columns, wished.round().long()]
-        points = torch.where(takes_over[:, None, None], latents.w.detach()[donor], to_mean)
+        points = torch.where(takes_over[:, None, None], all_w[donor], to_mean)
         target = replace(target, w=points)
     rows = which.argsort()
     parts: list[Latents] = []
@@ -76,15 +77,15 @@ def switch_one_attribute(model: AttributeModel, latents: Latents, donors: float)
     for i, group in enumerate(rows.split(torch.bincount(counted, minlength=k).tolist())):
         if len(group):
             parts.append(model.edit_latents(latents[group], model.attributes[i], target[group], None))
-    edited = Latents.cat(parts)
+    edited = Latents.cat(parts)[rows.argsort()]
     for i in (member for group in model.config.groups for member in group):  # the one that was present is no longer
-        ends = (latents.y[rows, i] > 0.5) & (wished[rows, i] < 0.5)
-        goal = replace(edited, y=torch.where(ends[:, None], wished[rows], edited.y))
+        ends = (latents.y[:, i] > 0.5) & (wished[:, i] < 0.5)
+        goal = replace(edited, y=torch.where(ends[:, None], wished, edited.y))
         if latents.w.shape[-1]:
             absent = model.get_buffer("class_means")[:, 0]
             goal = replace(goal, w=torch.where(ends[:, None, None], absent, edited.w))
         edited = model.edit_latents(edited, model.attributes[i], goal, None)
-    return Edited(edited, rows, which[rows], wished[rows])
+    return Edited(edited, which, wished)
 
 
 def disturbance(pictures: Tensor) -> Callable[[Tensor], Tensor]:
@@ -97,10 +98,10 @@ def disturbance(pictures: Tensor) -> Callable[[Tensor], Tensor]:
     n, device, size = len(pictures), pictures.device, pictures.shape[-1]
 
     def uniform(*shape: int) -> Tensor:
-        return 2 * torch.rand(n, *shape, device=device) - 1
+        return 2 * mine(torch.rand(whole(n), *shape, device=device)) - 1
 
     def some(share: float) -> Tensor:
-        return torch.rand(n, 1, 1, 1, device=device) < share
+        return mine(torch.rand(whole(n), 1, 1, 1, device=device)) < share
 
     turned = some(0.3)[:, 0, 0]
     angle, zoom = 0.14 * uniform(1) * turned, 1 + 0.12 * uniform(1) * turned
@@ -109,7 +110,8 @@ def disturbance(pictures: Tensor) -> Callable[[Tensor], Tensor]:
     matrix = torch.cat([cos, -sin, x_shift, sin, cos, y_shift], 1).unflatten(1, (2, 3))
     grid = F.affine_grid(matrix, [n, 1, size, size], align_corners=False)
     brightness, contrast, saturation = 0.15 * uniform(1, 1, 1), 1 + 0.25 * uniform(1, 1, 1), 1 + 0.4 * uniform(1, 1, 1)
-    coarse, noise = some(0.25).float(), 0.04 * some(0.25) * torch.randn_like(pictures, dtype=torch.float32)
+    noise = 0.04 * some(0.25) * mine(torch.randn(whole(n), *pictures.shape[1:], device=device))
+    coarse = some(0.25).float()
     places, side = torch.arange(size, device=device) / size, 0.12 + 0.05 * uniform(1)
     columns, rows = ((places - 0.5 - 0.5 * uniform(1)).abs() < side for _ in "xy")
     covered = some(0.5) & columns[:, None, None, :] & rows[:, None, :, None]

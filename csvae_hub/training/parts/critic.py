@@ -118,7 +118,6 @@ class Critic(Part):
         self.register_buffer("decided", decided, persistent=False)
         self.questions = len(config.attributes) - sum(len(group) - 1 for group in groups)  # a group is one
         self.edit: Edited | None = None
-        self.edited: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         objective.also = lambda latents: self._edits(objective.model, latents)
         parameters = list(self.net.parameters())
         sees_nothing = constant_answer(labels, groups)["loss"]
@@ -132,10 +131,10 @@ class Critic(Part):
         assert edited is not None
         assert edit is not None
         follow_class_means(step)
-        y, rows, batch = step.y.nan_to_num(0.5), edit.rows, len(decoded)
-        wished = self._plausible(edit).masked_fill(step.y[rows].isnan() & ~self.decided[edit.which], 0.5)
-        before = step.y[rows].masked_fill(edit.wished == step.out.y[rows], torch.nan)
-        self.edited = rows, wished, before, edited.detach()
+        y, batch = step.y.nan_to_num(0.5), len(decoded)
+        wished = self._plausible(edit).masked_fill(step.y.isnan() & ~self.decided[edit.which], 0.5)
+        before = step.y.masked_fill(edit.wished == step.out.y, torch.nan)
+        step.kept["critic"] = wished, before, edited.detach()
         alike = disturbance(decoded)
         shown = torch.cat([alike(decoded), disturbance(edited)(edited)])
         score, logits, features = asked(self.net, shown, torch.cat([y, wished]))
@@ -149,18 +148,17 @@ class Critic(Part):
             "realism": 0.5 * F.softplus(-score[:batch]) + F.softplus(-score[batch:]),
             "recognition": cross_entropy(read, asked_for) + (SWITCHED - 1) * cross_entropy(read, switched),
             "matching": MATCHING * torch.stack(distances).mean(0),
-            "locality": LOCALITY * _per_example(edited - decoded[rows].detach()),
+            "locality": LOCALITY * _per_example(edited - decoded.detach()),
         }
         rise = (self.steps / RISE).clamp(max=1)
         return {name: rise * term for name, term in terms.items()}
 
     def losses(self, step: Step) -> Iterator[Tensor]:
         """The critic's loss on the pictures of a generative step."""
-        assert self.edited is not None
-        (rows, wished, before, edited), x, y = self.edited, step.x, step.y.nan_to_num(0.5)
+        (wished, before, edited), x, y = step.kept["critic"], step.x, step.y.nan_to_num(0.5)
         half, groups = len(x) // 2, step.objective.model.config.groups
         decoded = step.out.p_x.mean.detach()[:half]
-        wrong = x[rows[half:]]
+        wrong = x[half:]
         seen = torch.cat([x, decoded, edited, wrong])
         seen = disturbance(seen)(seen)
         score, logits, _ = self.net(seen, torch.cat([y, y[:half], wished, wished[half:]]))
@@ -173,7 +171,8 @@ class Critic(Part):
         loss = loss + seen_as / self.questions + TRACES * cross_entropy(read[2], before).mean()
         if self.steps % R1_EVERY == 0:
             some = seen[:half].detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(self.net(some, y[:half])[0].sum(), some, create_graph=True)
+            with torch.autocast(seen.device.type, enabled=False):  # unscaled, too small for half precision
+                (gradient,) = torch.autograd.grad(self.net(some, y[:half])[0].sum(), some, create_graph=True)
             loss = loss + R1_EVERY * 0.5 * R1 * gradient.square().flatten(1).sum(1).mean()
         self.steps += 1
         yield loss

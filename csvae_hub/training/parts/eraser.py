@@ -13,6 +13,7 @@ from torch import Tensor
 
 from csvae_hub.config import check
 from csvae_hub.models import AttributeModel
+from csvae_hub.sharing import gathered
 from csvae_hub.training.parts._common import all_codes
 from csvae_hub.training.steps import Examples, NoOptions, Objective, Part, Step
 
@@ -35,7 +36,7 @@ class Eraser(Part):
         assert q_z.eraser is not None
         code = q_z.code(step.out.features)[0]
         removed = code - q_z.eraser(code)
-        q_z.eraser.observe(code.detach(), step.out.y)
+        q_z.eraser.observe(gathered(code), gathered(step.out.y))
         return {"removed": 0.5 * removed.square().sum(1)}
 
 

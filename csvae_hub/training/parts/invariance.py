@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
-from csvae_hub.models import Latents
 from csvae_hub.models.modes import evaluating
+from csvae_hub.sharing import gathered, mine, whole
 from csvae_hub.training.parts._common import sampled_latents
 from csvae_hub.training.steps import Part, Step, Weighted
 
@@ -29,9 +31,9 @@ class Invariance(Part):
             return {}
         latents = sampled_latents(step)
         batch, k = latents.y.shape
-        rows = torch.randint(batch, (batch, k), device=latents.y.device)
+        rows = mine(torch.randint(whole(batch), (whole(batch), k), device=latents.y.device))
         columns = torch.arange(k, device=latents.y.device)
-        others = Latents(latents.z, latents.w[rows, columns], latents.y[rows, columns], latents.attributes)
+        others = replace(latents, w=gathered(latents.w)[rows, columns], y=gathered(latents.y)[rows, columns])
         with evaluating(model.backbone):  # batch norm's moments are those of real pictures
             with torch.no_grad():
                 pictures = torch.cat([step.out.p_x.mean, model.decode(others)])

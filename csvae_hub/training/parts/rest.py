@@ -15,6 +15,7 @@ from csvae_hub.backbones import Backbone
 from csvae_hub.config import check
 from csvae_hub.distributions import log_odds
 from csvae_hub.models.modes import evaluating
+from csvae_hub.sharing import mine, whole
 from csvae_hub.training.parts._common import follow_class_means, sampled_latents, switch_one_attribute
 from csvae_hub.training.steps import Examples, Objective, Part, Step
 
@@ -76,7 +77,7 @@ class Rest(Part):
         fixed = {name: p.detach() for name, p in reader.named_parameters()}
         with evaluating(model.backbone):
             with torch.no_grad():
-                before = reader(step.x[edited.rows])
+                before = reader(step.x)
             logits = functional_call(reader, fixed, (disturbed(model.decode(edited.latents)),))
         own, others = consistency(logits, before, edited.wished, edited.which)
         return {"consistency": own, "consistency_of_others": others}
@@ -102,7 +103,8 @@ def disturbed(images: Tensor) -> Tensor:
     if torch.rand(()) < 0.5:
         images = F.interpolate(F.avg_pool2d(images, 2), scale_factor=2.0, mode="bilinear")
     images = images.roll(moves, (2, 3))
-    return (images + 0.02 * torch.randn_like(images)).clamp(0, 1)
+    noise = mine(torch.randn(whole(len(images)), *images.shape[1:], device=images.device, dtype=images.dtype))
+    return (images + 0.02 * noise).clamp(0, 1)
 
 
 def _begin(objective: Objective, examples: Examples | None) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from csvae_hub.config import check
+from csvae_hub.sharing import gathered, mine
 from csvae_hub.training.steps import Objective, Part, Step
 
 
@@ -46,14 +47,15 @@ class StrongerAdversary(Part):
 
     def batches(self, z: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Takes latents z (B, z_dim) and attributes y (B, k) into the memory; gives what each step learns from."""
+        z, y = gathered(z), gathered(y)
         size, kept = len(z), (self.options.memory - 1) * len(z)
         self.memory_z = torch.cat([z, self.memory_z[:kept]])
         self.memory_y = torch.cat([y, self.memory_y[:kept]])
         for _ in range(self.options.steps):
             if len(self.memory_z) == size:
-                yield z, y
+                yield mine(z), mine(y)
                 continue
             fresh = torch.randperm(size, device=z.device)[: size // 2]
             any_time = torch.randint(len(self.memory_z), (size + size // 2,), device=z.device)
-            chosen = torch.cat([fresh, any_time])
+            chosen = mine(torch.cat([fresh, any_time]))
             yield self.memory_z[chosen], self.memory_y[chosen]

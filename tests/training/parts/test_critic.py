@@ -67,7 +67,7 @@ def test_the_critic_s_loss_is_its_equation(objective, batch, undisturbed):
     part, game = part_of(objective), game_of(objective)
     part.steps.fill_(1)  # a step without the penalty
     _, step = objective.generative_step(*batch(objective, 8, missing=0.0))
-    (rows, wished, _, edited), x, y, net = part.edited, step.x, step.out.y, part.net
+    (wished, _, edited), x, y, net = step.kept["critic"], step.x, step.out.y, part.net
 
     def score(pictures, attributes):
         return net(pictures, attributes)[0]
@@ -76,18 +76,18 @@ def test_the_critic_s_loss_is_its_equation(objective, batch, undisturbed):
         F.softplus(-score(x, y)).mean()
         + 0.3 * F.softplus(score(step.out.p_x.mean, y)[:4]).mean()
         + 0.5 * F.softplus(score(edited, wished)).mean()
-        + 0.2 * F.softplus(score(x[rows[4:]], wished[4:])).mean()
+        + 0.2 * F.softplus(score(x[4:], wished[4:])).mean()
         + F.binary_cross_entropy_with_logits(net(x, y)[1], y)
         + 0.5 * F.binary_cross_entropy_with_logits(net(step.out.p_x.mean, y)[1][:4], y[:4])
     )
-    switched = wished != y[rows]
+    switched = wished != y
     assert (switched.sum(1) == 1).all()
     traces = F.binary_cross_entropy_with_logits(net(edited, wished)[1][switched], 1 - wished[switched])
     expected = expected + 0.3 * traces
     (loss,) = game.losses(step)
     torch.testing.assert_close(loss, expected)
     assert (game.weight, game.betas, game.with_model) == (1.0, BETAS, True)
-    assert (wished[4:] != y[rows[4:]]).any(1).all()  # what the pictures beside them are not
+    assert (wished[4:] != y[4:]).any(1).all()  # what the pictures beside them are not
 
 
 def test_every_16th_step_has_the_penalty_of_the_gradient_at_real_pictures(objective, batch, undisturbed):
@@ -109,17 +109,17 @@ def test_the_model_s_terms_are_their_equations(objective, batch, undisturbed):
     part = part_of(objective)
     part.steps.fill_(RISE + 1)
     _, step = objective.generative_step(*batch(objective, 8, missing=0.0))
-    (rows, wished, _, edited), y, decoded = part.edited, step.out.y, step.out.p_x.mean
+    (wished, _, edited), y, decoded = step.kept["critic"], step.out.y, step.out.p_x.mean
     score, _, of_decoded = part.net(decoded, y)
     (of_edited, logits, _), of_real = part.net(edited, wished), part.net(step.x, y)[2]
     torch.testing.assert_close(step.terms["realism"], 0.5 * F.softplus(-score) + F.softplus(-of_edited))
     surprise = F.binary_cross_entropy_with_logits(logits, wished, reduction="none")
-    switched = wished != y[rows]
+    switched = wished != y
     assert (switched.sum(1) == 1).all()
     torch.testing.assert_close(step.terms["recognition"], (surprise * (1 + switched)).sum(1))
     distances = [(a - b).abs().flatten(1).mean(1) for a, b in zip(of_decoded, of_real, strict=True)]
     torch.testing.assert_close(step.terms["matching"], 5 * torch.stack(distances).mean(0))
-    torch.testing.assert_close(step.terms["locality"], 15 * (edited - decoded[rows]).abs().flatten(1).mean(1))
+    torch.testing.assert_close(step.terms["locality"], 15 * (edited - decoded).abs().flatten(1).mean(1))
 
 
 def test_locality_does_not_draw_the_classes_of_a_subspace_together(build, batch, monkeypatch):
@@ -130,8 +130,7 @@ def test_locality_does_not_draw_the_classes_of_a_subspace_together(build, batch,
     part_of(objective).steps.fill_(RISE + 1)
     _, step = objective.generative_step(x, torch.ones(8, 3))
     (gradient,) = torch.autograd.grad(step.terms["locality"].sum(), step.out.w)
-    which, rows = part_of(objective).edit.which, part_of(objective).edit.rows
-    assert not gradient[rows, which].any()
+    assert not gradient[torch.arange(8), part_of(objective).edit.which].any()
     assert gradient.abs().sum() > 0
 
 
@@ -147,7 +146,7 @@ def test_edited_pictures_are_decoded_in_the_batch_of_the_reconstructions(build, 
     ((z, condition),) = asked
     assert len(z) == len(condition) == 16
     assert torch.equal(z[:8], step.out.z)
-    together, edited = decode(z, condition).sigmoid(), part_of(objective).edited[3]
+    together, edited = decode(z, condition).sigmoid(), step.kept["critic"][2]
     torch.testing.assert_close(together, torch.cat([step.out.p_x.mean, edited]))
     assert torch.equal(edited, step.out.also)
     apart = decode(z[8:], condition[8:]).sigmoid()
@@ -235,8 +234,8 @@ def test_what_does_not_go_with_the_switched_attribute_counts_as_a_half(objective
     part.exclusions.zero_()
     part.exclusions[0, 1, 1, 1] = True  # who smiles wears no hat
     _, step = objective.generative_step(*batch(objective, 60, missing=0.0))
-    rows, wished, _, edited = part.edited
-    before = step.out.y[rows]
+    wished, _, edited = step.kept["critic"]
+    before = step.out.y
     smile = (before[:, 0] == 0) & (wished[:, 0] == 1)
     assert torch.equal(wished == 0.5, (smile & (before[:, 1] == 1))[:, None] & torch.tensor([False, True, False]))
     assert (wished == 0.5).any()
