@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="by default runs/NAME")
     parser.add_argument("--trained", type=Path, help="weights to store, instead of training")
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="valid: weights that are no end yet")
+    parser.add_argument("--pictures", type=int, help="of the valid split at most so many, to have figures sooner")
     parser.add_argument("--judges", type=Path, default=Path("runs/judges"), help="kept here between starts")
     arguments = parser.parse_args()
 
@@ -90,8 +91,10 @@ def main() -> None:
         hub.write_json(weights / "evaluation.json", result)
         renew_card(weights / CARD, result)
     else:
-        result = measured(model, splits[0], splits[1], judges)
-        result["command"] = f"python benchmarks/celeba.py {name} --data FOLDER --split valid"
+        count = min(len(splits[1]), arguments.pictures or len(splits[1]))
+        result = measured(model, splits[0], splits[1].subset(range(count)), judges)
+        less = "" if arguments.pictures is None else f" --pictures {count}"
+        result["command"] = f"python benchmarks/celeba.py {name} --data FOLDER --split valid{less}"
         hub.write_json(ROOT / f"docs/results/{name}-valid.json", result)
         if not (weights / CARD).is_file():
             (weights / CARD).write_text(make_card(weights, name, FIELDS), encoding="utf-8")

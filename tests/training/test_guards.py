@@ -169,8 +169,8 @@ def test_a_critic_that_answers_nothing_has_the_loss_that_it_says(build, batch):
     critic.steps += 1  # no penalty of the gradient in this batch
     x, y = batch(objective, missing=0)
     loss = next(game.losses(objective.generative_step(x, y)[1]))
-    assert loss.item() == pytest.approx(3.8 * math.log(2), abs=1e-5)  # with ½ for each attribute
-    assert 2.3 * math.log(2) < game.chance < 3.8 * math.log(2)  # with the base rates
+    assert loss.item() == pytest.approx(3.53 * math.log(2), abs=1e-5)  # with ½ for each attribute
+    assert 2.3 * math.log(2) < game.chance < 3.53 * math.log(2)  # with the base rates
 
 
 # -- in a run -----------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_the_critic_s_loss_with_gaps_is_its_equation(halved, monkeypatch):
         + 0.2 * (fakes * certain).sum() / 8
         + (read(x, y) * known).sum() / 16 / 3
         + 0.5 * (read(decoded, y) * known)[:8].sum() / 8 / 3
-        + 0.3 * (read(edited, y) * ~before.isnan()).sum() / 16
+        + 0.03 * (read(edited, y) * ~before.isnan()).sum() / 16
     )
     torch.testing.assert_close(next(game.losses(step)), expected)
 

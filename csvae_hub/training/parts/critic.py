@@ -32,9 +32,9 @@ WIDTH, BETAS = 48, (0.0, 0.99)
 R1, R1_EVERY = 0.2, 16
 DECODED, EDITED, WRONG = 0.3, 0.5, 0.2
 """Shares of the three kinds of fakes in the critic's loss: decoded, edited, real with wrong attributes."""
-READ_DECODED, TRACES = 0.5, 0.3
+READ_DECODED, TRACES = 0.5, 0.03
 """Weights in the critic's loss of reading decoded pictures, and the switched attribute of edited ones as it was."""
-MATCHING, LOCALITY, SWITCHED = 5.0, 15.0, 2.0
+MATCHING, LOCALITY, SWITCHED = 5.0, 10.0, 3.0
 """Weights beside the other terms of the model; the last is that of the switched attribute in recognition."""
 RISE = 500
 """Batches over which the weight of the model's terms rises from 0: a critic that knows nothing leads astray."""
@@ -87,8 +87,8 @@ class Critic(Part):
     r"""D with its own optimiser, and four terms of the model.
 
     realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: the cross entropy of $y'$ by the logits at
-    $x'$, the switched attribute counted twice. matching: five times the mean distance between the critic's features of
-    $\hat x$ and x. locality: fifteen times what an edit changes, $|x' - \hat x|$ by mean, with a gradient to
+    $x'$, the switched attribute counted thrice. matching: five times the mean distance between the critic's features of
+    $\hat x$ and x. locality: ten times what an edit changes, $|x' - \hat x|$ by mean, with a gradient to
     $x'$ alone: else the classes of w_i would move towards one another, away from p(w | y).
 
     Where attributes of $y'$ do not go with the one that was switched (black hair where blond hair was wished), they
