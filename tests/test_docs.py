@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image, ImageChops, ImageStat
 
 ROOT = Path(__file__).resolve().parents[1]
 EQUATIONS = (ROOT / "docs/equations.md").read_text(encoding="utf-8")
@@ -118,6 +120,7 @@ def test_the_site_links_to_the_repository_that_the_project_names_and_to_no_other
 def test_the_strict_build_fails_on_a_broken_link(tmp_path, link, complaint):
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("api", "images"))
     (tmp_path / "docs/images").mkdir()
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("*.png"))
     (tmp_path / "docs/broken.md").write_text(f"# Broken\n\n{link}\n", encoding="utf-8")
     settings = {"INHERIT": str(ROOT / "mkdocs.yml"), "nav": ["broken.md", "photos.md"], "docs_dir": "docs"}
     (tmp_path / "mkdocs.yml").write_text(json.dumps(settings), encoding="utf-8")
@@ -126,3 +129,51 @@ def test_the_strict_build_fails_on_a_broken_link(tmp_path, link, complaint):
     said = [line for line in build.stderr.splitlines() if "'broken.md'" in line or "broken.md:" in line]
     assert build.returncode == 1
     assert any(complaint in line for line in said), build.stderr
+
+
+GUIDE = ("get-started", "photos", "demo", "pipelines", "backbones", "evaluation")
+
+
+@pytest.mark.parametrize("page", GUIDE)
+def test_each_how_to_page_has_a_picture(page):
+    shown = re.findall(r"!\[.+\]\((images/[\w.-]+)\)", (ROOT / f"docs/{page}.md").read_text(encoding="utf-8"))
+    assert shown
+    assert all((ROOT / "docs" / path).is_file() for path in shown)
+
+
+def test_the_script_of_the_pages_draws_their_pictures(tmp_path, monkeypatch):
+    drawn = runpy.run_path(str(ROOT / "benchmarks/pages.py"))
+    monkeypatch.setattr(sys, "argv", ["pages.py", "-o", str(tmp_path)])
+    drawn["main"]()
+    for name in drawn["PICTURES"]:
+        kept = ROOT / "docs/images" / name
+        if kept.suffix == ".svg":
+            assert (tmp_path / name).read_text(encoding="utf-8") == kept.read_text(encoding="utf-8")
+        else:
+            with Image.open(tmp_path / name) as fresh, Image.open(kept) as old:
+                assert fresh.size == old.size
+                difference = ImageChops.difference(fresh.convert("RGB"), old.convert("RGB"))
+            assert max(ImageStat.Stat(difference).mean) < 2  # of 255: other versions of the libraries round otherwise
+        assert any(f"images/{name}" in page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_logo_is_drawn_by_its_script_and_is_legible():
+    script = runpy.run_path(str(ROOT / "benchmarks/logo.py"))
+    assert (ROOT / "docs/images/logo.svg").read_text(encoding="utf-8") == script["logo"]()
+    assert contrast(script["FACE"], script["TILE"]) > 4.5  # the W3C's bound for text
+    assert contrast(script["ATTRIBUTE"], script["TILE"]) > 4.5
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "logo: images/logo.svg" in settings
+    assert "favicon: images/logo.svg" in settings
+
+
+def contrast(first, second):
+    """The ratio of luminances of two colours #rrggbb, by WCAG 2."""
+
+    def luminance(colour):
+        values = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return sum(weight * v for weight, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    dark, light = sorted((luminance(first), luminance(second)))
+    return (light + 0.05) / (dark + 0.05)
