@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="by default runs/NAME")
     parser.add_argument("--trained", type=Path, help="weights to store, instead of training")
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="valid: weights that are no end yet")
-    parser.add_argument("--pictures", type=int, help="of the valid split at most so many, to have figures sooner")
+    parser.add_argument("--pictures", type=int, help="of the valid split at most so many, and no leakage: sooner")
     parser.add_argument("--judges", type=Path, default=Path("runs/judges"), help="kept here between starts")
     arguments = parser.parse_args()
 
@@ -92,7 +92,8 @@ def main() -> None:
         renew_card(weights / CARD, result)
     else:
         count = min(len(splits[1]), arguments.pictures or len(splits[1]))
-        result = measured(model, splits[0], splits[1].subset(range(count)), judges)
+        train_data = splits[0] if arguments.pictures is None else None
+        result = measured(model, train_data, splits[1].subset(range(count)), judges)
         less = "" if arguments.pictures is None else f" --pictures {count}"
         result["command"] = f"python benchmarks/celeba.py {name} --data FOLDER --split valid{less}"
         hub.write_json(ROOT / f"docs/results/{name}-valid.json", result)
@@ -102,23 +103,25 @@ def main() -> None:
     (ROOT / f"docs/results/{name}.md").write_text(text, encoding="utf-8")
 
 
-def measured(model: CSVAE, train_data: AttributeData, data: AttributeData, judges: Judges) -> dict[str, Any]:
+def measured(model: CSVAE, train_data: AttributeData | None, data: AttributeData, judges: Judges) -> dict[str, Any]:
     """Reconstruction, edits and leakage of the valid split, decoded and as photos. Nothing of it goes into the card.
 
-    The probes learn from the train split, stop by the first half of the valid split and are measured on the second.
+    The probes learn from the train split, stop by the first half of the valid split and are measured on the second;
+    without a train split there are none.
     """
     print(f"measuring {len(data)} pictures", flush=True)
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:PHOTOS]
     few = AttributeData(data.images[chosen.numpy()], data.labels[chosen.numpy()], data.attributes)
-    codes, half = encode_data(model, data), len(data) // 2
-    halves = (codes[:half], codes[half:]), (data.labels[:half], data.labels[half:])
-    probes = leakage((encode_data(model, train_data), *halves[0]), (train_data.labels, *halves[1]))
+    codes, half, probes = encode_data(model, data), len(data) // 2, {}
+    if train_data is not None:
+        halves = (codes[:half], codes[half:]), (data.labels[:half], data.labels[half:])
+        probes = {"leakage": leakage((encode_data(model, train_data), *halves[0]), (train_data.labels, *halves[1]))}
     return {
         "split": "valid",
         "count": len(data),
         "attributes": list(model.attributes),
         "reconstruction": reconstruction(model, data),
-        "leakage": probes,
+        **probes,
         "attribute_change": attribute_change(model, data, judges, codes),
         "photos": attribute_change(model, few, judges, put_back=put_back(model)),
     }

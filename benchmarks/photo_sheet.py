@@ -18,7 +18,7 @@ from csvae_hub.hub import replacing
 ROOT = Path(__file__).resolve().parents[1]
 PHOTO = ROOT / "examples/astronaut-512.png"
 CROP = (110, 0, 340, 230)
-EDITS: list[tuple[str, bool, str]] = [
+EDITS: list[tuple[str, bool | float, str]] = [
     ("Eyeglasses", True, "with glasses"),
     ("Bangs", False, "no fringe"),
     ("Black_Hair", True, "black hair"),
@@ -28,7 +28,7 @@ EDITS: list[tuple[str, bool, str]] = [
     ("Young", False, "older"),
     ("Wearing_Hat", True, "with a hat"),
     ("No_Beard", False, "with a beard"),
-    ("Male", True, "as a man"),
+    ("Male", 1.0, "as a man"),  # a number: q(y | x) takes this face for a man's, and True would change nothing
 ]
 SIDE, LINE, GAP, COLUMNS = 230, 30, 6, 4
 
