@@ -30,7 +30,7 @@ def test_they_are_listed_small_and_of_their_recipe(editor):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("Eyeglasses", True), ("Mouth_Slightly_Open", False), ("Male", True), ("No_Beard", False)]
+    ("name", "value"), [("Eyeglasses", True), ("Mouth_Slightly_Open", False), ("Male", 1.0), ("No_Beard", False)]
 )
 def test_an_edit_of_a_photo_shows_and_stays_in_its_place(editor, name, value):
     photo = Image.open(PHOTO).convert("RGB")
