@@ -85,13 +85,18 @@ def table(found: dict[str, Any]) -> str:
     """Means over the seeds and, behind ±, half of the distance between the extremes, as Markdown."""
     lines = ["| | " + " | ".join(COLUMNS) + " |", "| --- |" + " --- |" * len(COLUMNS)]
     for name, runs in found["runs"].items():
-        cells: list[str] = []
-        for of in COLUMNS.values():
-            values = [of(run) for run in runs.values()]
-            spread = (max(values) - min(values)) / 2
-            cells.append(f"{mean(values):.3g}" + (f" ± {spread:.1g}" if len(values) > 1 else ""))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(cells(COLUMNS, runs))} |")
     return "\n".join(lines) + "\n"
+
+
+def cells(columns: dict[str, Callable[[dict[str, Any]], float]], runs: dict[str, dict[str, Any]]) -> list[str]:
+    """For each column the mean over the runs and, behind ±, half of the distance between the extremes."""
+    found: list[str] = []
+    for of in columns.values():
+        values = [of(run) for run in runs.values()]
+        spread = (max(values) - min(values)) / 2
+        found.append(f"{mean(values):.3g}" + (f" ± {spread:.1g}" if len(values) > 1 else ""))
+    return found
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import os
 import platform
 import shlex
 import shutil
-import statistics
 import sys
 import tempfile
 import threading
@@ -29,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from demo import summary
 from PIL import Image
 
 from csvae_hub import hub
@@ -83,15 +83,6 @@ def served(folder: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/"
         server.shutdown()
-
-
-def summary(times: list[float]) -> dict[str, float]:
-    ordered = sorted(times)
-    return {
-        "median": round(statistics.median(times), 1),
-        "p90": round(ordered[int(0.9 * (len(times) - 1))], 1),
-        "most": round(ordered[-1], 1),
-    }
 
 
 def sizes(names: list[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ablation import cells
 from paper import RESULTS, judges_of, splits_of
 
 from csvae_hub import hub
@@ -129,12 +130,9 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
         "| --- |" + " --- |" * (len(COLUMNS) + 2),
     ]
     for name, by_seed in runs.items():
-        first, cells = next(iter(by_seed.values())), list[str]()
-        for of in COLUMNS.values():
-            values = [of(run) for run in by_seed.values()]
-            half = (max(values) - min(values)) / 2
-            cells.append(f"{mean(values):.3g}" + (f" ± {half:.1g}" if len(values) > 1 else ""))
-        lines.append(f"| {name} | {first['faces']:,} | {first['labelled']:,} | {' | '.join(cells)} |")
+        first = next(iter(by_seed.values()))
+        figures = " | ".join(cells(COLUMNS, by_seed))
+        lines.append(f"| {name} | {first['faces']:,} | {first['labelled']:,} | {figures} |")
     return "\n".join(lines) + "\n"
 
 

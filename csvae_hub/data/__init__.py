@@ -38,7 +38,7 @@ DRAWN: dict[str, Callable[[int, int, int], AttributeData]] = {
 """Data sets that are drawn: from the number of examples, the seed and the side of a picture."""
 
 STREAMED = {"hf:": (load_hugging_face, hugging_face_splits), "wds:": (load_shards, shard_splits)}
-"""What loads a source that begins so, and what tells its splits."""
+"""By the beginning of a source: the functions that load it and that name its splits."""
 
 DRAWN_SPLITS = ("train", "valid", "test")
 

@@ -1,4 +1,4 @@
-"""How often an epoch is to draw each example, so that rare attributes are seen as often as others."""
+"""Weights of examples, by which an epoch draws rare attributes as often as others."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def row_numbers(indices: Indices) -> NDArray[np.int64]:
 def in_batches(
     batch: Callable[[Tensor], tuple[Tensor, Tensor]], examples: int, size: int, mirrored: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """What `batch` gives for all examples, in order, up to so many at a time; then all of them mirrored."""
+    """Calls `batch` for all examples in order, so many at a time; where wanted gives all of them again, mirrored."""
     for flip in (False, True) if mirrored else (False,):
         for part in torch.arange(examples).split(size):
             x, y = batch(part)

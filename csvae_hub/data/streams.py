@@ -91,7 +91,7 @@ class _Table:
 
     @classmethod
     def load(cls, path: Path) -> _Table | None:
-        """What `save` wrote; None where nothing whole is there."""
+        """Reads the file of `save`; None where none is there, or a broken one."""
         try:
             with safe_open(path, "numpy") as file:
                 texts = {name: json.loads(text) for name, text in file.metadata().items()}

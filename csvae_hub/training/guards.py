@@ -33,7 +33,7 @@ SUBSPACE, LEAKAGE = "kl_w.", "leakage"
 
 
 def scalars(loss: Tensor, step: Step) -> dict[str, Tensor]:
-    """What the log has of a generative step: its loss, the means of its terms, and what is `watched`."""
+    """The scalars of a generative step for the log: its loss, the means of its terms, and those of `watched`."""
     means = {name: term.detach().mean() for name, term in step.terms.items()}
     return {"loss": loss.detach(), **means, **watched(step)}
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from csvae_hub.training.trainer import Trainer
 
 BY = "made_by."
-"""What a checkpoint's identity names so is not compared."""
+"""Entries of a checkpoint's identity that begin so are not compared."""
 NAMED = 5
 """Examples of a batch that an error names; the log has all."""
 

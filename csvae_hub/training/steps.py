@@ -58,7 +58,7 @@ class Step:
     terms: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     """The unweighted terms, (B,) or (), in nats per example."""
     kept: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What a part keeps by its name, from its terms to its own minimisation."""
+    """Values that a part keeps, by its name, from its terms to its own minimisation."""
 
 
 @dataclass(frozen=True)

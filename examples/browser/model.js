@@ -4,6 +4,7 @@ import { blank } from "./photo.js";
 
 const SEEN = 640; // side of the square in which YuNet looks for faces
 const SURE = 0.7; // the least score of a face
+const CLOSE = 224, EYES = 75; // side of the close look at a face, and pixels between its eyes there, as in Python
 
 const json = async (path) => {
   const answer = await fetch(path);
@@ -78,12 +79,25 @@ export class Model {
 
 /** The landmarks of the surest face of a canvas: eyes, nose, mouth corners; null without a face. */
 export async function findFace(photo) {
+  const rough = await look(photo, [0, 0], SEEN / Math.max(photo.width, photo.height));
+  if (!rough) return null;
+  const [left, right] = rough, scale = EYES / Math.max(1, Math.hypot(right[0] - left[0], right[1] - left[1]));
+  const middle = [0, 1].map((d) => rough.reduce((sum, point) => sum + point[d], 0) / rough.length);
+  // the landmarks of a face near the size that the network knows best are finer
+  return (await look(photo, middle.map((at) => at - CLOSE / 2 / scale), scale, CLOSE)) ?? rough;
+}
+
+/** The same in a part of the canvas, from a corner on, enlarged by `scale` to at most `side` pixels. */
+async function look(photo, [left, top], scale, side = SEEN) {
   findFace.network ??= session("files/face_detection_yunet_2023mar.onnx");
-  const network = await findFace.network, scale = SEEN / Math.max(photo.width, photo.height);
+  const network = await findFace.network;
   const small = Object.assign(document.createElement("canvas"), { width: SEEN, height: SEEN });
   const context = small.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
-  context.drawImage(photo, 0, 0, photo.width * scale, photo.height * scale);
+  context.beginPath();
+  context.rect(0, 0, side, side);
+  context.clip();
+  context.drawImage(photo, -left * scale, -top * scale, photo.width * scale, photo.height * scale);
   const { data } = context.getImageData(0, 0, SEEN, SEEN), area = SEEN * SEEN, x = new Float32Array(3 * area);
   for (let i = 0; i < area; i++) for (let c = 0; c < 3; c++) x[c * area + i] = data[4 * i + 2 - c]; // blue first
   const found = await network.run({ input: await tensor(x, [1, 3, SEEN, SEEN]) });
@@ -94,8 +108,9 @@ export async function findFace(photo) {
       const score = Math.sqrt(Math.min(Math.max(cls[i], 0), 1) * Math.min(Math.max(obj[i], 0), 1));
       if (score <= best) continue;
       best = score;
-      const cell = [i % across, Math.floor(i / across)];
-      landmarks = Array.from({ length: 5 }, (_, n) => cell.map((at, d) => ((points[10 * i + 2 * n + d] + at) * stride) / scale));
+      const cell = [i % across, Math.floor(i / across)], corner = [left, top];
+      landmarks = Array.from({ length: 5 }, (_, n) =>
+        cell.map((at, d) => corner[d] + ((points[10 * i + 2 * n + d] + at) * stride) / scale));
     }
   }
   return landmarks;

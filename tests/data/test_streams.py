@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
+import webdataset
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -19,8 +21,6 @@ from csvae_hub.cli import main
 from csvae_hub.data import has_split, load_data, pictures, streams
 from csvae_hub.errors import DataError, MissingExtraError, UnknownAttributeError
 
-datasets = pytest.importorskip("datasets")
-webdataset = pytest.importorskip("webdataset")
 datasets.disable_progress_bars()
 
 NAMES = ("Smiling", "Hat")

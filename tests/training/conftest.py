@@ -13,6 +13,15 @@ from csvae_hub.training.recipes import find_part
 from csvae_hub.training.steps import Objective, ObjectiveConfig
 
 NAMES = ("Smiling", "Hat", "Young")
+EVERY_PART = {
+    "balanced": {},
+    "confusion": {},
+    "critic": {},
+    "eraser": {},
+    "invariance": {},
+    "stronger_adversary": {"steps": 2, "memory": 3},
+}
+"""The options of all parts that act from the first batch."""
 KINDS = {
     "images": {"shape": (3, 16, 16), "backbone": BackboneConfig(width=4, features=16, film=True)},
     "vectors": {"shape": (5,), "backbone": BackboneConfig(name="mlp", width=8, features=16)},
@@ -40,8 +49,10 @@ def _data(n=40, shape=(3, 16, 16)):
     )
 
 
-def _build(kind="csvae", parts=None, data="images", weights=None, **model):
-    """An objective over a model whose zeros have been shaken; `parts` holds options by a part's name."""
+def _build(kind="csvae", parts=None, data="images", weights=None, without=(), **model):
+    """An objective over a model whose zeros have been shaken; `parts` holds options by a part's name, or is "every"."""
+    if parts == "every":
+        parts = {name: options for name, options in EVERY_PART.items() if name not in without}
     torch.manual_seed(0)
     config = ModelConfig(**{"attributes": NAMES, "model": kind, "z_dim": 8, "adversary": (8,), **KINDS[data], **model})
     built = create_model(config)

@@ -33,15 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BATCHES, STOPPED = 50, 23
 RATES = {"learning_rate": 3e-4, "adversary_learning_rate": 3e-4}
 CONFIG = TrainerConfig(epochs=12, batch_size=8, **RATES)  # ten epochs of five batches, and two of rest
-PARTS = {
-    "balanced": {},
-    "confusion": {},
-    "critic": {},
-    "eraser": {},
-    "invariance": {},
-    "stronger_adversary": {"steps": 2, "memory": 3},
-    "rest": {"epochs": 2, "weight": 0.5},
-}
+REST = {"rest": {"epochs": 2, "weight": 0.5}}
 
 
 def without_kinks(patch):
@@ -64,7 +56,7 @@ class Recorder:
 
 def trainer(folder, config=CONFIG, quiet=True, signal_at=None, **options):
     helpers = runpy.run_path(str(Path(__file__).with_name("conftest.py")))
-    objective = helpers["_build"](parts=PARTS, erase=True)
+    objective = helpers["_build"](parts={**helpers["EVERY_PART"], **REST}, erase=True)
     return Trainer(
         objective, config, helpers["_data"](), None, folder, quiet=quiet, callbacks=[Recorder(signal_at)], **options
     )

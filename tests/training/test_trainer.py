@@ -22,14 +22,6 @@ from csvae_hub.training.trainer import Trainer
 
 NAMES = ("Above", "Left")
 CONFIG = TrainerConfig(epochs=3, batch_size=8)
-EVERY_PART = {
-    "balanced": {},
-    "confusion": {},
-    "critic": {},
-    "eraser": {},
-    "invariance": {},
-    "stronger_adversary": {"steps": 2, "memory": 3},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +184,7 @@ def test_each_batch_is_one_generative_step_and_then_the_adversarys():
 
 
 def test_either_step_leaves_the_others_gradients_none_and_weights_untouched(build, data, monkeypatch):
-    objective = build(parts=EVERY_PART, erase=True)
+    objective = build(parts="every", erase=True)
     trainer = Trainer(objective, CONFIG, data(), quiet=True)
     sides = {"generative": objective.generative_parameters()}
     sides |= {game.name: game.parameters for game in objective.minimisations}
@@ -226,8 +218,7 @@ def test_the_adversary_s_loss_is_weighted_and_its_logged_term_is_not(monkeypatch
 @pytest.mark.parametrize("kind", ["csvae", "vae", "cond-vae", "cond-vae-info"])
 @pytest.mark.parametrize("grid", [{}, {"z_grid": 4, "z_dim": 32}])
 def test_every_parameter_of_a_real_model_is_trained(build, data, kind, grid):
-    parts = {name: options for name, options in EVERY_PART.items() if name != "eraser"}
-    objective = build(kind, parts=parts, learn_priors=True, **grid)
+    objective = build(kind, parts="every", without=["eraser"], learn_priors=True, **grid)
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     before = {name: p.detach().clone() for name, p in trainable.items()}
     fit(objective=objective, data=data(), config=replace(CONFIG, epochs=1))
@@ -310,7 +301,7 @@ def test_grids_and_checkpoints_are_no_more_often_than_asked_for(tmp_path):
 
 
 def test_the_result_is_in_eval_mode_and_saved_to_the_bit(tmp_path, build, data):
-    _, model = fit(tmp_path, objective=build(parts=EVERY_PART, erase=True), data=data())
+    _, model = fit(tmp_path, objective=build(parts="every", erase=True), data=data())
     loaded = type(model).from_pretrained(tmp_path / "model", device=model.device)
     assert not model.training
     images = data().batch([0, 1, 2])[0]
@@ -341,7 +332,7 @@ def test_some_pictures_are_mirrored_and_nothing_else_is_done_to_them():
     assert all(torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("model", [{"erase": True, "parts": EVERY_PART}, {"z_grid": 4, "z_dim": 32}])
+@pytest.mark.parametrize("model", [{"erase": True, "parts": "every"}, {"z_grid": 4, "z_dim": 32}])
 def test_bfloat16_gives_finite_float32_weights(build, data, model):
     config = replace(CONFIG, epochs=1, precision="bfloat16")
     model = fit(config=config, objective=build(**model), data=data())[1]
@@ -388,7 +379,7 @@ def test_too_little_data_is_an_error(examples):
 @pytest.mark.parametrize(("examples", "size"), [(2, 8), (3, 2), (9, 4), (257, 128)])
 def test_no_batch_of_one_is_left_over(build, data, examples, size):
     config = replace(CONFIG, epochs=1, batch_size=size)
-    fit(objective=build(parts=EVERY_PART, erase=True), data=data(257).subset(range(examples)), config=config)
+    fit(objective=build(parts="every", erase=True), data=data(257).subset(range(examples)), config=config)
 
 
 def test_missing_packages_are_named_with_the_install_line(tmp_path, monkeypatch):
