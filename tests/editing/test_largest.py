@@ -58,6 +58,13 @@ def test_the_largest_face_alone_is_the_first_of_all(detector, scene):
     assert alone.size == pytest.approx(first.size, rel=0.05)
 
 
+def test_a_face_that_is_small_in_the_quick_look_is_left_to_the_search_for_all(detector, monkeypatch):
+    scene = placed([(170, 500, 500)])
+    assert detector.largest(scene) is None
+    monkeypatch.setattr(detection, "QUICK_SMALL", 0)  # the quick look does see it
+    assert detector.largest(scene).size == pytest.approx(detector.detect(scene)[0].size, rel=0.05)
+
+
 def test_the_largest_face_is_told_at_once_but_for_small_ones(detector):
     told = {name for name, scene in SCENES.items() if detector.largest(scene) is not None}
     assert told >= set(SCENES) - {"one, small", "one, of 300 pixels", "one in a large photo"}
