@@ -72,7 +72,7 @@ def main() -> None:
 def rows(overrides: dict[str, str]) -> dict[str, Recipe]:
     """A recipe for each row of the table."""
     without_critic = load_recipe("synthetic-faces", overrides)
-    every = load_recipe("synthetic-faces", {**overrides, "parts.critic.weight": "400.0"})
+    every = load_recipe("synthetic-faces", {**overrides, "parts.critic.weight": "320.0"})
     found = {"all parts": every, "without critic": without_critic}
     for name in without_critic.parts:
         model = replace(every.model, flow=0) if name == "flow" else every.model

@@ -1,12 +1,13 @@
 r"""A critic in x that learns beside the model, as the adversary does in z: edits are to look like photos.
 
 $D(x, y)$ scores a picture with its attributes (a projection, Miyato and Koyama 2018). It learns to tell real pictures
-with their attributes from decoded ones, edited ones with the wished attributes, and real ones with wrong attributes,
-by the non-saturating logistic loss with a lazy R1 penalty (Mescheder et al. 2018), and to read the attributes: those of
+with their attributes from decoded ones, edited ones with the wished attributes, and real ones with wrong attributes, by
+the non-saturating logistic loss with a lazy R1 penalty (Mescheder et al. 2018), and to read the attributes: those of
 real and decoded pictures, and of an edited one the attribute as it was before. The model learns to be taken for real,
-decoded (VAE/GAN, Larsen et al. 2016) and edited, and that edited pictures are read as was wished (AttGAN, He et al.
-2019). Because the critic looks for traces of what was there before, no pattern of the decoder's own satisfies it for
-long. All that it is shown is disturbed at random (`disturbance`): else it learns the training pictures by heart.
+decoded (VAE/GAN, Larsen et al. 2016) and edited, and that of edited pictures the switched attribute is read as was
+wished (AttGAN, He et al. 2019) and the others as in the decoded picture. Because the critic looks for traces of what
+was there before, no pattern of the decoder's own satisfies it for long. All that it is shown is disturbed at random
+(`disturbance`): else it learns the training pictures by heart.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ DECODED, EDITED, WRONG = 0.3, 0.5, 0.2
 """Shares of the three kinds of fakes in the critic's loss: decoded, edited, real with wrong attributes."""
 READ_DECODED, TRACES = 0.5, 0.03
 """Weights in the critic's loss of reading decoded pictures, and the switched attribute of edited ones as it was."""
-MATCHING, LOCALITY, SWITCHED = 5.0, 10.0, 3.0
-"""Weights beside the other terms of the model; the last is that of the switched attribute in recognition."""
+MATCHING, LOCALITY, SWITCHED, OTHERS = 5.0, 10.0, 8.0, 4.0
+"""Weights beside the other terms of the model; the last two are those of attributes in recognition."""
 RISE = 500
 """Batches over which the weight of the model's terms rises from 0: a critic that knows nothing leads astray."""
 NEVER = 0.02
@@ -86,10 +87,12 @@ def exclusions(labels: Tensor) -> Tensor:
 class Critic(Part):
     r"""D with its own optimiser, and four terms of the model.
 
-    realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: the cross entropy of $y'$ by the logits at
-    $x'$, the switched attribute counted thrice. matching: five times the mean distance between the critic's features of
-    $\hat x$ and x. locality: ten times what an edit changes, $|x' - \hat x|$ by mean, with a gradient to
-    $x'$ alone: else the classes of w_i would move towards one another, away from p(w | y).
+    realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: the cross entropy of attributes by the
+    logits at $x'$: 8 times the switched one as wished, 4 times the others as the critic reads them in $\hat x$,
+    disturbed alike; their labels would make $x'$ a stronger case of each, and all of them would change. matching: five
+    times the mean distance between the critic's features of $\hat x$ and x. locality: ten times the mean change
+    $|x'-\hat{x}|$, with a gradient to $x'$ alone: else the classes of w_i would move towards one another, away from the
+    prior.
 
     Where attributes of $y'$ do not go with the one that was switched (black hair where blond hair was wished), they
     count as ½, neither present nor absent: the critic has no word on them. Nor has it on missing labels, of y and of
@@ -136,17 +139,19 @@ class Critic(Part):
         before = step.y.masked_fill(edit.wished == step.out.y, torch.nan)
         step.kept["critic"] = wished, before, edited.detach()
         alike = disturbance(decoded)
-        shown = torch.cat([alike(decoded), disturbance(edited)(edited)])
+        shown = torch.cat([alike(decoded), alike(edited)])
         score, logits, features = asked(self.net, shown, torch.cat([y, wished]))
         with torch.no_grad():
             *_, of_real = self.net(alike(step.x), y)
         distances = [_per_example(f[:batch] - r) for f, r in zip(features, of_real, strict=True)]
         read = attributes(logits[batch:], model.config.groups)
-        asked_for = wished.masked_fill(wished == 0.5, torch.nan)
-        switched = asked_for.masked_fill(F.one_hot(edit.which, y.shape[1]) == 0, torch.nan)
+        decided, unedited = self.decided[edit.which], attributes(logits[:batch].detach(), model.config.groups).mean
+        asked_for = torch.where(decided, wished, unedited).masked_fill(wished == 0.5, torch.nan)
+        switched = asked_for.masked_fill(~decided, torch.nan)
         terms = {
             "realism": 0.5 * F.softplus(-score[:batch]) + F.softplus(-score[batch:]),
-            "recognition": cross_entropy(read, asked_for) + (SWITCHED - 1) * cross_entropy(read, switched),
+            "recognition": OTHERS * cross_entropy(read, asked_for)
+            + (SWITCHED - OTHERS) * cross_entropy(read, switched),
             "matching": MATCHING * torch.stack(distances).mean(0),
             "locality": LOCALITY * _per_example(edited - decoded.detach()),
         }

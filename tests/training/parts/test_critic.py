@@ -113,10 +113,11 @@ def test_the_model_s_terms_are_their_equations(objective, batch, undisturbed):
     score, _, of_decoded = part.net(decoded, y)
     (of_edited, logits, _), of_real = part.net(edited, wished), part.net(step.x, y)[2]
     torch.testing.assert_close(step.terms["realism"], 0.5 * F.softplus(-score) + F.softplus(-of_edited))
-    surprise = F.binary_cross_entropy_with_logits(logits, wished, reduction="none")
     switched = wished != y
     assert (switched.sum(1) == 1).all()
-    torch.testing.assert_close(step.terms["recognition"], (surprise * (1 + 2 * switched)).sum(1))
+    asked_for = torch.where(switched, wished, part.net(decoded, y)[1].sigmoid())
+    surprise = F.binary_cross_entropy_with_logits(logits, asked_for, reduction="none")
+    torch.testing.assert_close(step.terms["recognition"], (surprise * (4 + 4 * switched)).sum(1))
     distances = [(a - b).abs().flatten(1).mean(1) for a, b in zip(of_decoded, of_real, strict=True)]
     torch.testing.assert_close(step.terms["matching"], 5 * torch.stack(distances).mean(0))
     torch.testing.assert_close(step.terms["locality"], 10 * (edited - decoded).abs().flatten(1).mean(1))
@@ -239,11 +240,29 @@ def test_what_does_not_go_with_the_switched_attribute_counts_as_a_half(objective
     smile = (before[:, 0] == 0) & (wished[:, 0] == 1)
     assert torch.equal(wished == 0.5, (smile & (before[:, 1] == 1))[:, None] & torch.tensor([False, True, False]))
     assert (wished == 0.5).any()
-    y = wished.masked_fill(wished == 0.5, 1.0)
-    logits = part.net(edited, wished)[1]
-    terms = F.binary_cross_entropy_with_logits(logits, y, reduction="none") * (wished != 0.5)
     switched = (wished != before) & (wished != 0.5)
-    torch.testing.assert_close(step.terms["recognition"], (terms * (1 + 2 * switched)).sum(1))
+    asked_for = torch.where(switched, wished, part.net(step.out.p_x.mean, before)[1].sigmoid())
+    terms = F.binary_cross_entropy_with_logits(part.net(edited, wished)[1], asked_for, reduction="none")
+    torch.testing.assert_close(step.terms["recognition"], (terms * (wished != 0.5) * (4 + 4 * switched)).sum(1))
+
+
+def test_attributes_that_an_edit_left_alone_ask_for_no_change(build, batch, monkeypatch):
+    """Where the edited picture is the decoded one, recognition draws it by the switched attribute alone."""
+    objective = build(parts={"critic": {}})
+    part = part_of(objective)
+    part.steps.fill_(RISE)
+    monkeypatch.setattr(critic, "SWITCHED", 0.0)
+    switch = objective.also
+
+    def takes_back(latents):
+        switch(latents)
+        return latents
+
+    objective.also = takes_back
+    _, step = objective.generative_step(*batch(objective, 8, missing=0.0))
+    torch.testing.assert_close(step.out.also, step.out.p_x.mean)
+    (gradient,) = torch.autograd.grad(step.terms["recognition"].sum(), step.out.also)
+    assert gradient.abs().max() < 1e-6
 
 
 def test_a_critic_needs_the_training_data(build):
