@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from csvae_hub.backbones.folding import Fold
+from csvae_hub.backbones.folding import Fold, doubled
 
 
 def stage_widths(width: int, stages: int) -> list[int]:
@@ -39,21 +39,16 @@ class ConvBlock(nn.Module):
         self.upsample = upsample
         self.conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
-        self.fold = Fold()
+        self.fold = Fold(upsample)
         self.modulation = Modulation(condition_dim, outputs) if condition_dim else None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Feature map (B, inputs, H, W) to (B, outputs, H', W')."""
-        if self.upsample:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        at_rest = self.fold(self.conv, self.norm, x)
-        if at_rest is not None:
-            x = F.conv2d(x, *at_rest, self.conv.stride, 1)
-        else:
-            x = self.norm(self.conv(x))
+        folded = self.fold(self.conv, self.norm, x)
+        h = self.norm(self.conv(doubled(x) if self.upsample else x)) if folded is None else folded
         if self.modulation is not None and condition is not None:
-            x = self.modulation(x, condition)
-        return F.silu(x, inplace=at_rest is not None)
+            h = self.modulation(h, condition)
+        return F.silu(h, inplace=folded is not None)
 
 
 class ResidualBlock(nn.Module):
@@ -70,7 +65,5 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Feature map (B, C, H, W) to the same shape."""
         h = self.first(x, condition)
-        at_rest = self.fold(self.conv, self.norm, h)
-        if at_rest is not None:
-            return F.conv2d(h, *at_rest, 1, 1).add_(x)
-        return x + self.norm(self.conv(h))
+        folded = self.fold(self.conv, self.norm, h)
+        return x + self.norm(self.conv(h)) if folded is None else folded.add_(x)

@@ -26,7 +26,7 @@ from csvae_hub.errors import (
     WeightsMismatchError,
     did_you_mean,
 )
-from csvae_hub.hub.tensors import first, is_finite
+from csvae_hub.hub.tensors import TensorFile, first
 from csvae_hub.images import Preprocessor
 
 if TYPE_CHECKING:
@@ -122,17 +122,16 @@ class Pretrained(nn.Module):
         preprocessor = from_dict(Preprocessor, hub.read_json(hub.inside(folder, hub.PREPROCESSOR)))
         concrete = cls._named(config.model, folder)
         find_backbone(config.backbone)  # imports its package now, so that `_Bound` does not count its tensors
-        state = hub.load_tensors(folder)
+        file = TensorFile(hub.inside(folder, hub.WEIGHTS))
         try:
-            with torch.device("cpu"), torch.random.fork_rng(devices=[]), _Bound(state):
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]), _Bound(file.described):
                 model = concrete(config, preprocessor)
             own = model.state_dict()
-            state = {name: own[name] for name in LATER if name in own} | state
-            _check_state(own, state, strict)
+            _check_state(own, {name: own[name] for name in LATER if name in own} | file.described, strict)
         except WeightsMismatchError as error:
             raise WeightsMismatchError(f"{folder}: {error}") from None
-        model.to(floating).load_state_dict(state, strict=False)
-        if too_large := sorted(name for name, tensor in model.state_dict().items() if not is_finite(tensor)):
+        own = model.to(floating).state_dict()
+        if too_large := file.fill({name: tensor for name, tensor in own.items() if name in file.described}):
             raise NonFiniteWeightsError(
                 f"{folder / hub.WEIGHTS} holds numbers too large for {floating} in {first(too_large)}:"
                 " ask for dtype 'float32' or 'bfloat16'"
