@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Fold:
-    """A convolution without bias and the batch norm behind it as the weight and bias of one convolution.
+    """A 3×3 convolution without bias and the batch norm behind it as the weight and bias of one convolution.
 
     weight' = γ weight / √(σ² + ε) of each output channel, bias' = β - γ μ / √(σ² + ε): equal up to rounding. Kept
     beside the module's own tensors, which stay as they are, and made anew when one of these has changed. (A write
@@ -43,7 +43,7 @@ class Fold:
             self._made = [(one.detach(), one._version) for one in sources], _folded(*sources, norm.eps, transposed)
         if transposed:
             return F.conv_transpose2d(x, *self._made[1], 2, 1)
-        return F.conv2d(doubled(x) if self.upsample else x, *self._made[1], conv.stride, conv.padding)
+        return F.conv2d(doubled(x) if self.upsample else x, *self._made[1], conv.stride, 1)
 
 
 def doubled(x: Tensor) -> Tensor:
