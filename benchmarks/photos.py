@@ -1,4 +1,4 @@
-"""Measures the time of `csvae edit` for a folder of photos, its parts, and the memory that it takes.
+"""Measures the time of `csvae edit` for a folder of photos, its parts, and the memory that it and a large photo take.
 
     python benchmarks/photos.py -o docs/results/photos.json
 
@@ -6,17 +6,22 @@ The photos are drawn: 1,000 pixels a side, JPEG, the astronaut of examples/ at s
 25°, darker or brighter, on plain colours or noise. The same function as `csvae edit photos/ Smiling=1` edits them, with
 torch and OpenCV on one thread each; its own threads decode and write beside that. Parts are milliseconds of the
 processor for each photo, of the threads that do them; `wall` is by the clock. Peaks are the most memory that the
-process has held since it loaded the model, by the time that so many photos were done. Linux only.
+process has held since it loaded the model, by the time that so many photos were done.
+
+Large photos have 50 megapixels and are edited one by one, each in a process of its own that has edited a small one
+before. Their bytes a pixel are the process's peak less its size before. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
 import random
 import shlex
+import subprocess
 import sys
 import tempfile
 import threading
@@ -28,12 +33,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import ExifTags, Image, ImageEnhance
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 1000
 FACE = (0.44, 0.2)
 """The middle of the astronaut's face, as shares of that photo's width and height."""
+LARGE_SIDE = 7072
+LARGE: dict[str, tuple[str, dict[str, Any]]] = {
+    "jpeg": ("large.jpg", {"quality": 90}),
+    "turned jpeg": ("large.jpg", {"quality": 90}),
+    "progressive jpeg": ("large.jpg", {"quality": 90, "progressive": True}),
+    "png": ("large.png", {"compress_level": 1}),
+    "png with alpha": ("large.png", {"compress_level": 1}),
+}
+"""Kinds of large photos: names of their files, and options of Pillow."""
 
 
 def draw_photo(astronaut: Image.Image, rng: random.Random) -> Image.Image:
@@ -89,10 +103,10 @@ class Stopwatch:
         setattr(owner, attribute, timed)
 
 
-def peak_bytes() -> int:
-    """The most memory that the process has held."""
+def status(name: str) -> int:
+    """Bytes that the system says of this process: VmRSS is what it holds, VmHWM the most that it has held."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
 def measure(folder: Path, target: Path, model_name: str) -> dict[str, Any]:
@@ -124,7 +138,7 @@ def measure(folder: Path, target: Path, model_name: str) -> dict[str, Any]:
     ):
         watch.watch(name, owner, attribute)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
-    done, before = 0, peak_bytes()
+    done, before = 0, status("VmHWM")
     marks = [len(jobs) * quarter // 4 for quarter in (1, 2, 3, 4)]
     peaks: dict[str, int] = {}
     quarters: list[float] = []
@@ -134,7 +148,7 @@ def measure(folder: Path, target: Path, model_name: str) -> dict[str, Any]:
         nonlocal done
         done += count
         while len(peaks) < len(marks) and done >= marks[len(peaks)]:
-            peaks[str(marks[len(peaks)])] = peak_bytes()
+            peaks[str(marks[len(peaks)])] = status("VmHWM")
             quarters.append(time.perf_counter() - wall)
 
     outcomes = edit_files(faces, {"Smiling": 1.0}, jobs, advance=advance)
@@ -152,14 +166,64 @@ def measure(folder: Path, target: Path, model_name: str) -> dict[str, Any]:
     }
 
 
+def draw_large(folder: Path, kind: str) -> Path:
+    """Writes a photo of 50 megapixels: the astronaut, enlarged, in a format or a way to pack one."""
+    name, options = LARGE[kind]
+    path = folder / name
+    with Image.open(ROOT / "examples/astronaut-512.png") as opened:
+        photo = opened.convert("RGBA" if kind == "png with alpha" else "RGB").resize((LARGE_SIDE, LARGE_SIDE))
+    if kind == "turned jpeg":
+        photo = photo.transpose(Image.Transpose.ROTATE_90)
+        options = {**options, "exif": Image.Exif()}
+        options["exif"][ExifTags.Base.Orientation] = 6
+    photo.save(path, **options)
+    return path
+
+
+def measure_large(kind: str, model_name: str) -> dict[str, Any]:
+    """Bytes a pixel of one edit, in this process."""
+    import torch
+
+    from csvae_hub.editing import FaceEditor, edit_files, plan_files
+    from csvae_hub.models import AttributeModel
+
+    torch.set_num_threads(1)
+    faces = FaceEditor(AttributeModel.from_pretrained(model_name, device="cpu"))
+    with tempfile.TemporaryDirectory() as temporary:
+        small, large = plan_files([ROOT / "examples/astronaut-512.png"], Path(temporary) / "small"), Path(temporary)
+        command = [sys.executable, __file__, "--draw", kind, "--keep", temporary]
+        subprocess.run(command, check=True)  # elsewhere, so that its memory is not used again
+        edit_files(faces, {"Smiling": 1.0}, small)
+        ctypes.CDLL(None).malloc_trim(0)
+        before = status("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the highest so far
+        (outcome,) = edit_files(faces, {"Smiling": 1.0}, plan_files([large / LARGE[kind][0]], large / "out")).values()
+        return {"bytes_a_pixel": (status("VmHWM") - before) / LARGE_SIDE**2, "error": outcome.error}
+
+
+def large_photos(model_name: str) -> dict[str, Any]:
+    """Bytes a pixel of each kind of large photo, in processes of their own."""
+    command = [sys.executable, __file__, "--model", model_name, "--large"]
+    runs = {kind: subprocess.run([*command, kind], capture_output=True, text=True, check=True) for kind in LARGE}
+    return {kind: json.loads(run.stdout) for kind, run in runs.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", default="celeba-64", help="a packaged model or a folder")
+    parser.add_argument("--model", default="celeba-128", help="a packaged model or a folder")
     parser.add_argument("--keep", type=Path, help="a folder to leave the photos in, in/ and out/, to look at")
+    parser.add_argument("--large", choices=LARGE, help="print the memory for one kind of large photo alone")
+    parser.add_argument("--draw", choices=LARGE, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/photos.json"))
     arguments = parser.parse_args()
+    if arguments.draw:
+        draw_large(arguments.keep, arguments.draw)
+        return
+    if arguments.large:
+        print(json.dumps(measure_large(arguments.large, arguments.model)))
+        return
     with tempfile.TemporaryDirectory() as temporary:
         place = arguments.keep or Path(temporary)
         draw_folder(place / "in", arguments.photos, arguments.seed)
@@ -177,6 +241,7 @@ def main() -> None:
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
     }
+    result["large_photos"] = large_photos(arguments.model)
     hub.write_json(arguments.output, {**about, **result})
     print(json.dumps(result, indent=2))
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -179,9 +180,7 @@ def _small_enough(picture: Image.Image) -> None:
 @contextmanager
 def _header(file: IO[bytes]) -> Iterator[ImageFile.ImageFile]:
     """Opens a picture with our limit in place of Pillow's, unless the user has set Pillow's."""
-    Image.init()
-    if "HEIF" not in Image.OPEN and importlib.util.find_spec("pillow_heif"):
-        importlib.import_module("pillow_heif").register_heif_opener()
+    _register()
     formats = [name for name in READ if name in Image.OPEN]
     with _HEADER:
         given = Image.MAX_IMAGE_PIXELS
@@ -192,6 +191,14 @@ def _header(file: IO[bytes]) -> Iterator[ImageFile.ImageFile]:
             Image.MAX_IMAGE_PIXELS = given
     with picture:
         yield picture
+
+
+@cache
+def _register() -> None:
+    """Lets Pillow know its formats and, where pillow-heif is installed, HEIF; once, since looking for it takes time."""
+    Image.init()
+    if "HEIF" not in Image.OPEN and importlib.util.find_spec("pillow_heif"):
+        importlib.import_module("pillow_heif").register_heif_opener()
 
 
 def _unreadable(error: Exception) -> str:

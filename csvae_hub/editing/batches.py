@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -59,11 +59,10 @@ class BatchEditor:
             )
 
     def prepare(self, picture: Image.Image) -> Any:
-        """Gives a photo with its faces found and aligned; an aligned picture as it is."""
+        """Gives an opened photo, which it keeps, with its faces found and aligned; an aligned picture as it is."""
         if self.photos is None:
             return picture
-        aligned = self.photos.align(picture, face=self.face)
-        return replace(aligned, photo=aligned.picture)  # lets go of the one given, of which this is a copy
+        return self.photos.align_opened(picture, picture, face=self.face)
 
     def edit(self, batch: Sequence[Any]) -> list[Edited]:
         """Edits prepared pictures; the faces of all go through the model together."""
@@ -77,7 +76,8 @@ class BatchEditor:
         encoded = self.photos.encode(batch)
         latents = self.photos.edit_latents(Latents.cat([photo.latents for photo in encoded]), self.values)
         if self.keep_size:
-            rendered = self.photos.rendered(encoded, latents)
+            alone = len(batch) == 1  # of more the others would be edited twice where one can't be
+            rendered = self.photos.rendered(encoded, latents, in_place=alone)
         else:
             rendered = [(face, True) for face in self._decoded(latents, [photo.picture for photo in batch])]
         edited: list[Edited] = []

@@ -179,8 +179,13 @@ class FaceEditor:
     def align(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> AlignedPhoto:
         """Finds and aligns the faces of a photo, without the model, so that threads may do it ahead; see `open`."""
         check_which(face)
+        return self.align_opened(photo, open_picture(photo), face=face, landmarks=landmarks)
+
+    def align_opened(
+        self, photo: Any, picture: Image.Image, *, face: Which = "largest", landmarks: ArrayLike | None = None
+    ) -> AlignedPhoto:
+        """As `align`, of a photo that `open_picture` has made this picture of, which is kept and not copied."""
         try:
-            picture = open_picture(photo)
             faces = self._detect(picture, face) if landmarks is None else faces_of(landmarks)
             notes = (MANY,) if face == "all" and len(faces) >= MAX_FACES else ()
             faces, skipped = chosen(faces, face, picture.size)
@@ -252,15 +257,18 @@ class FaceEditor:
 
     @torch.no_grad()
     def rendered(
-        self, photos: Sequence[EncodedPhoto], latents: Latents, paste: Paste = "changed"
+        self, photos: Sequence[EncodedPhoto], latents: Latents, paste: Paste = "changed", *, in_place: bool = False
     ) -> list[tuple[Any, bool]]:
-        """Gives what `render` does, and for each photo True if any of its pixels changed."""
+        """Gives what `render` does, and for each photo True if any of its pixels changed.
+
+        With `in_place` the photos' own pictures are changed, which takes less memory; they are of no more use then.
+        """
         own = _latents(photos)
         if len(latents) != len(own):
             raise ValueError(f"expected latents of {len(own)} faces, got {len(latents)}")
         rows = _differ(latents, own).nonzero()[:, 0]
         places = [(number, i) for number, photo in enumerate(photos) for i in range(len(photo.crops))]
-        pictures = [photo.aligned.picture.copy() for photo in photos]
+        pictures = [photo.aligned.picture if in_place else photo.aligned.picture.copy() for photo in photos]
         changed = [False] * len(photos)
         if len(rows):
             decoded = self.model.decode(Latents.cat([latents[rows], own[rows]])).float().cpu()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from csvae_hub import FaceEditor
 from csvae_hub.editing import Face, YuNet, detection
+from csvae_hub.editing.batches import BatchEditor
 from csvae_hub.editing.detection import MAX_FACES
 from csvae_hub.errors import UnknownModelError
 
@@ -37,6 +38,22 @@ def test_a_used_editor_and_an_open_photo_can_be_copied(editor, copied):
     other = copied(editor)
     assert np.array_equal(other.detect(PORTRAIT)[0].landmarks, editor.detect(PORTRAIT)[0].landmarks)
     assert np.array_equal(copied(opened).edit({"Eyeglasses": 1.0}), expected)
+
+
+def test_a_photo_alone_is_edited_in_place_with_the_same_pixels(editor):
+    with Image.open(PORTRAIT) as opened:
+        photo = opened.convert("RGB")
+    expected = editor.edit(photo, {"Eyeglasses": 1.0})
+    assert np.array_equal(photo, Image.open(PORTRAIT).convert("RGB"))
+    batches, pair = BatchEditor(editor, {"Eyeglasses": 1.0}, "largest", True), [photo.copy(), photo.copy()]
+    of_two = batches.edit([batches.prepare(each) for each in pair])
+    assert all(np.array_equal(each, photo) for each in pair)
+    ready = batches.prepare(photo)
+    assert ready.picture is photo
+    (alone,) = batches.edit([ready])
+    assert alone.picture is photo
+    assert np.array_equal(alone.picture, expected)
+    assert all(np.abs(np.asarray(two.picture, int) - np.asarray(expected, int)).max() <= 1 for two in of_two)
 
 
 def test_a_face_seen_twice_is_one(monkeypatch):
