@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from csvae_hub.cli.common import FilePath, echo, echo_lines
+from csvae_hub.cli.cores import obey_the_cores
 
 if TYPE_CHECKING:
     from csvae_hub.training import Recipe
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
     "--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Take each batch in so many parts."
 )
 @click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="The greatest norm of a gradient.")
+@click.option(
+    "--kl-warm-up", type=click.FloatRange(0), default=0.0, metavar="EPOCHS", help="Let both KLs rise so long."
+)
+@click.option(
+    "--free-nats", type=click.FloatRange(0), default=0.0, help="Free bits: nats of each latent's KL at no cost."
+)
+@click.option("--compile/--no-compile", default=False, help="Compile the backbone, which takes a minute at first.")
+@click.option("--log-with", multiple=True, metavar="NAME", help="A tracker of accelerate's.  [default: tensorboard]")
 @click.option("--initial", help="Weights to start from: a folder or a packaged name.  [default: random]")
 def command(
     recipe: str,
@@ -42,6 +51,10 @@ def command(
     balance: tuple[str, ...],
     accumulate: int,
     clip_norm: float | None,
+    kl_warm_up: float,
+    free_nats: float,
+    compile: bool,
+    log_with: tuple[str, ...],
     initial: str | None,
 ) -> None:
     """Train a model by a recipe; OUTPUT/model is the weights folder.
@@ -57,12 +70,14 @@ def command(
         echo(f"csvae train: {recipe}", err=True)  # the imports take seconds
     from csvae_hub.training import load_recipe, train
 
+    obey_the_cores()
     followed = load_recipe(recipe, dict(override.split("=", 1) for override in overrides))
-    if dry_run:
-        rehearse(followed, data, initial, balance, accumulate)
-        return
     options = {"initial": initial, "balance": balance, "accumulation": accumulate, "clip_norm": clip_norm}
-    train(followed, data, output, resume=resume, **options)
+    options |= {"kl_warm_up": kl_warm_up, "free_nats": free_nats, "compile": compile}
+    if dry_run:
+        rehearse(followed, data, options)
+        return
+    train(followed, data, output, resume=resume, log_with=log_with, **options)
     if not is_first:
         return
     echo(f"trained: {output / 'model'}")
@@ -71,14 +86,11 @@ def command(
         echo(f"edits, a column for each attribute: {grids[-1]}")
 
 
-def rehearse(
-    recipe: Recipe, data: str | None, initial: str | None, balance: tuple[str, ...], accumulation: int
-) -> None:
-    """Prints the recipe and what following it would take."""
+def rehearse(recipe: Recipe, data: str | None, options: dict[str, Any]) -> None:
+    """Prints the recipe and what following it with these options of `train` would take."""
     from csvae_hub.training.recipes import prepare
     from csvae_hub.training.rehearsal import as_toml, rehearse
 
-    options = {"initial": initial, "balance": balance, "accumulation": accumulation}
     found = rehearse(prepare(recipe, data, None, quiet=True, **options))
     speed = recipe.trainer.batch_size / found["seconds_a_batch"]
     hours, minutes = divmod(round(found["seconds"] / 60), 60)

@@ -9,6 +9,7 @@ from csvae_hub.data.balance import balanced
 from csvae_hub.data.base import AttributeData
 from csvae_hub.data.celeba import ATTRIBUTES_FILE, celeba_folder, load_celeba
 from csvae_hub.data.hugging_face import hugging_face_splits, load_hugging_face
+from csvae_hub.data.pictures import watched_by
 from csvae_hub.data.resident import on_device
 from csvae_hub.data.shards import load_shards, shard_splits
 from csvae_hub.data.swiss_roll import swiss_roll
@@ -29,6 +30,7 @@ __all__ = [
     "on_device",
     "swiss_roll",
     "table_splits",
+    "watched_by",
 ]
 
 DRAWN: dict[str, Callable[[int, int, int], AttributeData]] = {

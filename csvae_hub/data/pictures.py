@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
@@ -37,7 +39,21 @@ MODES = {1: "L", 3: "RGB"}
 AT_ONCE = 64
 """Pictures that are decoded side by side, and whose files are in memory together."""
 
+Watch: TypeAlias = Callable[[int, "int | None"], None]
+"""Is told how many pictures are decoded, and of how many, where that is known."""
+
+_WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def watched_by(watch: Watch) -> Iterator[None]:
+    """Within it `watch` is called while pictures are decoded into the cache, `AT_ONCE` of them at a time."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -70,7 +86,7 @@ def load_pictures(
     images = read_cached(cached, shape)
     if images is None:
         _log.info("decoding %d pictures of %s into %s", len(files), folder, cached)
-        write_pictures(cached, (folder / name for name in files), image_size, channels, crop)
+        write_pictures(cached, [folder / name for name in files], image_size, channels, crop)
         images = np.load(cached, mmap_mode="r", allow_pickle=False)
     return images
 
@@ -135,7 +151,8 @@ def write_pictures(
             return str(error)
 
     broken: list[str] = []
-    count, remaining = 0, iter(pictures)
+    count, remaining, watch = 0, iter(pictures), _WATCH.get()
+    total = len(pictures) if isinstance(pictures, Sequence) else None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # Ordinary writes: a full disk ends a process that writes through a memory map.
@@ -148,6 +165,8 @@ def write_pictures(
                         broken.append(result)
                     elif not broken:
                         file.write(result.tobytes())
+                if watch is not None:
+                    watch(count, total)
             expect(not broken, f"{len(broken)} of {count} pictures can't be used: {_some(broken, '; ')}")
             file.seek(0)
             _write_header(file, (count, channels, image_size, image_size))

@@ -1,9 +1,10 @@
-"""The exponential average of a model that trains."""
+"""The exponential average of a model that trains, by `torch.optim.swa_utils`."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 @torch.no_grad()
@@ -12,11 +13,11 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, batch: in
 
     Early on the decay is bounded by (1 + batch) / (10 + batch), so that the start is forgotten. Integers are copied.
     """
-    weight = 1 - min(decay, (1 + batch) / (10 + batch))
+    decay = min(decay, (1 + batch) / (10 + batch))
     pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
-    moving = [pair for pair in pairs if weight < 1 and pair[0].is_floating_point()]
+    moving = [pair for pair in pairs if decay > 0 and pair[0].is_floating_point()]
     if moving:
-        torch._foreach_lerp_([value for value, _ in moving], [current for _, current in moving], weight)
+        get_ema_multi_avg_fn(decay)([value for value, _ in moving], [current for _, current in moving], batch)
     for value, current in pairs:
-        if weight == 1 or not value.is_floating_point():
+        if decay == 0 or not value.is_floating_point():
             value.copy_(current)

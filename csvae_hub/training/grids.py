@@ -41,6 +41,11 @@ def write_grid(model: AttributeModel, data: AttributeData, path: Path, rows: int
         picture.save(temporary, "PNG")
 
 
+def grid_path(folder: Path, epoch: int) -> Path:
+    """The grid of an epoch in the folder of a run."""
+    return folder / "grids" / f"epoch-{epoch:03d}.png"
+
+
 def look(model: AttributeModel, data: AttributeData | None, folder: Path | None, epoch: int) -> dict[str, float]:
     """`valid_mse` of `data`, and in the run's folder, if one is given, a grid of an epoch; nothing without data.
 
@@ -50,7 +55,7 @@ def look(model: AttributeModel, data: AttributeData | None, folder: Path | None,
         return {}
     with torch.random.fork_rng():
         if folder is not None and data.images.ndim == 4:
-            write_grid(model, data, folder / "grids" / f"epoch-{epoch:03d}.png")
+            write_grid(model, data, grid_path(folder, epoch))
         return {"valid_mse": squared_error(model, data)}
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
 from csvae_hub.config import check
-from csvae_hub.errors import ConfigError, require
+from csvae_hub.errors import ConfigError, MissingExtraError, require
 from csvae_hub.sharing import Share, sharing
 from csvae_hub.training.checkpoints import locked
 
@@ -33,17 +33,27 @@ OF_ACCELERATE = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 """The same in accelerate's words."""
 
 
-def join(parts: int = 1) -> Accelerator:
+def join(parts: int = 1, log_with: Sequence[str] = (), folder: str | Path | None = None) -> Accelerator:
     """An accelerator that takes a batch in so many parts; the processes of a run find one another.
 
+    `log_with` names trackers of accelerate's; those that need a folder write into `folder`.
+
     Raises:
-        MissingExtraError: accelerate isn't installed.
+        ConfigError: accelerate doesn't know a tracker.
+        MissingExtraError: accelerate isn't installed, or the library of a tracker.
     """
     require("accelerate", "train")
-    from accelerate import Accelerator, InitProcessGroupKwargs
+    from accelerate import Accelerator, InitProcessGroupKwargs, tracking
 
+    known = sorted(map(str, tracking.LOGGER_TYPE_TO_CLASS))
+    installed = [str(name) for name in tracking.get_available_trackers()]
+    for name in log_with:
+        check(name in known, "log_with", f"one of {', '.join(known)}", name)
+        if name not in installed:
+            raise MissingExtraError(f"the library of the tracker {name} is missing: pip install {name}")
     patience = InitProcessGroupKwargs(timeout=PATIENCE)
-    return Accelerator(gradient_accumulation_steps=parts, kwargs_handlers=[patience])
+    trackers: dict[str, Any] = {"log_with": list(log_with), "project_dir": folder} if log_with else {}
+    return Accelerator(gradient_accumulation_steps=parts, kwargs_handlers=[patience], **trackers)
 
 
 class Minimised(nn.Module):
@@ -112,14 +122,17 @@ class Processes:
         accelerator: accelerate's, of which the number of processes and of parts of a batch are taken.
         precision: of `TrainerConfig`.
         clip_norm: the greatest norm of the gradient of a minimisation; None for any.
+        compiles: compile the backbone.
 
     Raises:
         ConfigError: the accelerator's mixed precision is another.
     """
 
-    def __init__(self, accelerator: Accelerator, precision: str, clip_norm: float | None = None) -> None:
+    def __init__(
+        self, accelerator: Accelerator, precision: str, clip_norm: float | None = None, compiles: bool = False
+    ) -> None:
         check(clip_norm is None or 0 < clip_norm < float("inf"), "clip_norm", "a positive number or none", clip_norm)
-        self.accelerator, self.clip_norm = accelerator, clip_norm
+        self.accelerator, self.clip_norm, self.compiles = accelerator, clip_norm, compiles
         self.rank, self.count = accelerator.process_index, accelerator.num_processes
         self.accumulation = accelerator.gradient_accumulation_steps
         theirs = accelerator.mixed_precision
@@ -178,10 +191,12 @@ class Processes:
         """Makes an objective the same everywhere, and gives a copy of its model, in eval mode, for the average.
 
         The objective's batch norm takes its moments of the whole batch from now on: its layers are replaced, their
-        parameters stay. The copy's layers are as they were.
+        parameters stay. The copy's layers are as they were, and it is not compiled.
         """
         self.equalise(objective)
         average = copy.deepcopy(objective.model).eval()
+        for name in ("encode", "decode") if self.compiles else ():
+            setattr(objective.model.backbone, name, torch.compile(getattr(objective.model.backbone, name)))
         if self.count > 1:
             nn.SyncBatchNorm.convert_sync_batchnorm(objective)
             for child in objective.modules():

@@ -1,4 +1,4 @@
-"""The line that a run shows: live on a terminal, twice a minute elsewhere."""
+"""The lines that a run shows: live on a terminal, twice a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from csvae_hub.text import printable
@@ -17,79 +18,128 @@ PLAIN_SECONDS, LIVE_SECONDS = 30.0, 0.25
 """Seconds between two lines where there is no terminal, and between two states of the live line at least."""
 CELLS = 12
 """Width of the bar."""
-WORDS = {
+TERMS = {
+    "reconstruction": "reconstruction",
     "kl_w": "KL of w",
     "kl_z": "KL of z",
     "negative_entropy": "minus the adversary's entropy",
+    "adversary": "adversary's cross entropy",
+}
+"""The five terms of the paper in words, each in nats."""
+WORDS = {
+    **TERMS,
+    "negative_cross_entropy": "minus the adversary's cross entropy",
+    "classifier": "cross entropy of q(y | x)",
+    "loss": "weighted sum",
     "valid_mse": "squared error on validation data",
 }
-"""The terms that do not speak for themselves."""
+"""All that does not speak for itself."""
 PLAIN = {"kind", "batch", "epoch", "images_per_second", "learning_rate", "seconds"}
-"""Values that the line leaves out, or says otherwise; it leaves out those of the guards, too."""
-CLEAR = "\r\x1b[2K"
+"""Values that the lines leave out, or say otherwise; they leave out those of the guards, too."""
+CLEAR = "\r\x1b[J"
+"""Goes to the beginning of the line and clears the screen from there on."""
 
 
 class ProgressLine:
-    """Time left, speed and the terms in words, on stderr.
+    """Time left, speed and the terms in words and nats, and the newest grid, on stderr.
 
-    On a terminal the line has a bar and is renewed while batches go by; other lines stand above it. Elsewhere there is
-    a plain line every half minute, and at the end. `quiet` says nothing.
+    On a terminal a bar stands over a table of all terms, renewed as batches go by; other lines stand above. Elsewhere
+    there is a plain line every half minute, and at the end, with the paper's terms. `quiet` says nothing.
     """
 
     def __init__(self, last_batch: int, quiet: bool) -> None:
         self.last_batch, self.quiet = last_batch, quiet
-        self.is_live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet
-        self.drawn = False
+        self.is_live = _is_live(quiet)
+        self.drawn = 0  # lines of the live block
 
     def start(self, first_batch: int) -> None:
         """Begins to count the time of a run that starts after `first_batch` batches."""
         self.first_batch, self.started = first_batch, time.monotonic()
         self.shown_at = -math.inf
-        self.speed, self.terms = "", ""
+        self.speed, self.table, self.grid = "", list[str](), list[str]()
 
     def renew(self, batch: int) -> None:
-        """Redraws the live line after a batch, where it is time."""
+        """Redraws the live block after a batch, where it is time."""
         if not self.is_live or time.monotonic() - self.shown_at < LIVE_SECONDS:
             return
-        self.shown_at, self.drawn = time.monotonic(), True
+        self.shown_at = time.monotonic()
         done = batch / self.last_batch
         full, empty = ("█", "░") if _prints("█░") else ("#", "-")
         bar = full * int(CELLS * done) + empty * (CELLS - int(CELLS * done))
-        text = f"{bar} {done:.0%}, {self._left(batch)}{self.speed}{self.terms}"
-        sys.stderr.write(CLEAR + printable(text)[: _columns() - 1])  # a wrapped line can't be rewritten
+        columns, rows = _size()
+        lines = [f"{bar} {done:.0%}, {self._left(batch)}{self.speed}", *self.table, *self.grid][: max(1, rows - 1)]
+        cut = [printable(line)[: columns - 1] for line in lines]  # a line that wraps can't be rewritten
+        sys.stderr.write(self._cleared() + "\n".join(cut))
         sys.stderr.flush()
+        self.drawn = len(cut)
 
     def take(self, kind: str, batch: int, entry: Mapping[str, Any]) -> None:
-        """Takes in an entry of the log; an "epoch" entry stays on a terminal, above the live line."""
-        shown = {name: value for name, value in entry.items() if name not in PLAIN and not is_watched(name)}
-        terms = "; " + ", ".join(f"{WORDS.get(name, name)} {value:.4g}" for name, value in shown.items())
+        """Takes in an entry of the log; an "epoch" entry stays on a terminal, above the live block."""
+        values = {name: value for name, value in entry.items() if name not in PLAIN and not is_watched(name)}
         speed = f", {entry['images_per_second']:.0f} examples a second" if kind == "batch" else ""
         if kind == "batch":
-            self.speed, self.terms = speed, terms
+            self.speed, self.table = speed, _table(values)
         if self.is_live:
             if kind == "epoch":
-                self.say(f"epoch {entry['epoch']}, batch {batch} of {self.last_batch}{terms}")
+                self.say(f"epoch {entry['epoch']}, batch {batch} of {self.last_batch}; {_in_a_line(values)}")
             self.shown_at = -math.inf
             self.renew(batch)
         elif time.monotonic() - self.shown_at >= PLAIN_SECONDS or batch >= self.last_batch:
             self.shown_at = time.monotonic()
-            self.say(f"epoch {entry['epoch']}, batch {batch} of {self.last_batch}, {self._left(batch)}{speed}{terms}")
+            place = f"epoch {entry['epoch']}, batch {batch} of {self.last_batch}, {self._left(batch)}"
+            self.say(f"{place}{speed}; {_in_a_line(values)}")
+
+    def show_grid(self, path: Path) -> None:
+        """Names the newest grid: at once where there is no terminal, else in the live block from now on."""
+        self.grid = [f"newest grid: {path}"]
+        if not self.is_live:
+            self.say(*self.grid)
 
     def say(self, text: str) -> None:
         """A line of its own, at once."""
         if self.drawn:
-            sys.stderr.write(CLEAR)
-            self.drawn = False
+            sys.stderr.write(self._cleared())
+            self.drawn = 0
         say(printable(text), self.quiet)
 
     def close(self) -> None:
-        """Leaves the live line as it stands, and the cursor on the next one."""
+        """Leaves the live block as it stands, and the cursor on the line below."""
         if self.drawn:
             say("")
+
+    def _cleared(self) -> str:
+        """The codes that take the live block away."""
+        return (f"\x1b[{self.drawn - 1}A" if self.drawn > 1 else "") + CLEAR
 
     def _left(self, batch: int) -> str:
         seconds = (time.monotonic() - self.started) / max(1, batch - self.first_batch) * (self.last_batch - batch)
         return f"{_clock(seconds)} left"
+
+
+class DecodingLine:
+    """Says how many pictures are decoded into the cache: in place on a terminal, elsewhere twice a minute."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.is_live = quiet, _is_live(quiet)
+        self.started, self.shown_at, self.before = time.monotonic(), -math.inf, 0
+
+    def __call__(self, count: int, total: int | None) -> None:
+        """Is told of the pictures of one source; a count that falls begins another one."""
+        now = time.monotonic()
+        if count < self.before:
+            self.started, self.shown_at = now, -math.inf
+        self.before, last = count, count == total
+        if now - self.shown_at < (LIVE_SECONDS if self.is_live else PLAIN_SECONDS) and not last:
+            return
+        self.shown_at = now
+        speed = count / max(now - self.started, 1e-9)
+        text = f"decoding pictures into the cache, which is done once: {count:,}"
+        text += "" if total is None else f" of {total:,}, {_clock((total - count) / speed)} left"
+        if self.is_live and not last:
+            sys.stderr.write(CLEAR + text[: _size()[0] - 1])
+            sys.stderr.flush()
+        else:
+            say((CLEAR if self.is_live else "") + text, self.quiet)
 
 
 def say(line: str, quiet: bool = False) -> None:
@@ -97,6 +147,10 @@ def say(line: str, quiet: bool = False) -> None:
     if not quiet:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+
+def _is_live(quiet: bool) -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not quiet
 
 
 def _prints(text: str) -> bool:
@@ -107,12 +161,27 @@ def _prints(text: str) -> bool:
     return True
 
 
-def _columns() -> int:
-    """The width of the terminal behind stderr; stdout may be a file."""
+def _table(values: Mapping[str, float]) -> list[str]:
+    """A line for each term, the paper's first; the weighted sum of all, which is the last, has no unit."""
+    order = [name for name in TERMS if name in values] + [name for name in values if name not in TERMS]
+    terms = [f"  {WORDS.get(name, name):<36}{values[name]:>12.4g} nats" for name in order if name != "loss"]
+    return terms + ([f"  {WORDS['loss']:<36}{values['loss']:>12.4g}"] if "loss" in values else [])
+
+
+def _in_a_line(values: Mapping[str, float]) -> str:
+    """The paper's terms with their unit, then the weighted sum and the error on validation data."""
+    terms = [f"{words} {values[name]:.4g}" for name, words in TERMS.items() if name in values]
+    others = [f"{WORDS[name]} {values[name]:.4g}" for name in ("loss", "valid_mse") if name in values]
+    return "; ".join(([f"nats: {', '.join(terms)}"] if terms else []) + others)
+
+
+def _size() -> tuple[int, int]:
+    """The columns and rows of the terminal behind stderr; stdout may be a file."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        size = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError):
-        return shutil.get_terminal_size().columns
+        size = shutil.get_terminal_size()
+    return size.columns or 80, size.lines or 24
 
 
 def _clock(seconds: float) -> str:

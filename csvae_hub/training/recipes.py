@@ -13,12 +13,13 @@ import torch
 
 from csvae_hub.backbones import with_package
 from csvae_hub.config import ModelConfig, check, check_weights, from_dict, to_dict
-from csvae_hub.data import AttributeData, balanced, has_split, load_data
+from csvae_hub.data import AttributeData, balanced, has_split, load_data, watched_by
 from csvae_hub.errors import ConfigError, did_you_mean
 from csvae_hub.models import AttributeModel, create_model
 from csvae_hub.training.config import TrainerConfig
+from csvae_hub.training.kl import GentleKL
 from csvae_hub.training.processes import join
-from csvae_hub.training.progress_line import say
+from csvae_hub.training.progress_line import DecodingLine, say
 from csvae_hub.training.steps import Objective, ObjectiveConfig, Part
 from csvae_hub.training.trainer import Trainer
 
@@ -165,6 +166,10 @@ def train(
     quiet: bool = False,
     accumulation: int = 1,
     clip_norm: float | None = None,
+    kl_warm_up: float = 0.0,
+    free_nats: float = 0.0,
+    compile: bool = False,
+    log_with: Sequence[str] = (),
 ) -> AttributeModel:
     """Follows a recipe on data and gives the trained model, in eval mode; what `csvae train` calls.
 
@@ -179,6 +184,10 @@ def train(
         quiet: no progress on stderr.
         accumulation: parts in which a batch goes through the networks, for less memory; gradients are added up.
         clip_norm: the greatest norm of the gradient of each minimisation; None for any.
+        kl_warm_up: epochs over which the weights of kl_z and kl_w rise from 0, see `kl.GentleKL`.
+        free_nats: of each number of z and w, the nats of its divergence that cost nothing.
+        compile: compile the backbone, which takes a minute and then saves time.
+        log_with: accelerate's trackers by name, as "wandb"; by default TensorBoard.
 
     Raises:
         ConfigError: neither the user nor the recipe names data, its shape isn't the model's, the initial weights
@@ -186,6 +195,7 @@ def train(
         DataError: the data can't be read.
     """
     options = {"initial": initial, "cache_dir": cache_dir, "accumulation": accumulation, "clip_norm": clip_norm}
+    options |= {"kl_warm_up": kl_warm_up, "free_nats": free_nats, "compile": compile, "log_with": log_with}
     return prepare(recipe, data, folder, balance=balance, quiet=quiet, **options).fit(resume)
 
 
@@ -200,6 +210,10 @@ def prepare(
     quiet: bool = False,
     accumulation: int = 1,
     clip_norm: float | None = None,
+    kl_warm_up: float = 0.0,
+    free_nats: float = 0.0,
+    compile: bool = False,
+    log_with: Sequence[str] = (),
 ) -> Trainer:
     """Reads the data and builds the networks: the trainer that `train` starts, with the same arguments and errors."""
     source = recipe.data.source if data is None else str(data)
@@ -207,10 +221,13 @@ def prepare(
         raise ConfigError(
             "data: expected a folder of pictures or the name of a data set, got none: this recipe names none"
         )
-    accelerator = join(accumulation)
+    accelerator = join(accumulation, log_with, folder)
     quiet = quiet or not accelerator.is_main_process
     say(f"reading the training examples of {source}", quiet)
-    with accelerator.local_main_process_first():  # it decodes pictures into the cache, which the others read
+    with (
+        watched_by(DecodingLine(quiet)),
+        accelerator.local_main_process_first(),
+    ):  # it decodes pictures into the cache, which the others read
         train_data = _load(recipe, source, "train", cache_dir)
         valid_data = _load(recipe, source, "valid", cache_dir) if has_split(source, "valid") else None
     if balance:
@@ -222,8 +239,14 @@ def prepare(
         objective = objective_of(recipe, train_data, None if initial is None else _initial(recipe, initial))
     record = {**to_dict(recipe), **({} if initial is None else {"initial": str(initial)})}
     record |= {"balance": list(balance)} if balance else {}
+    if kl_warm_up or free_nats:
+        batches = round(kl_warm_up * max(1, len(train_data) // recipe.trainer.batch_size))
+        objective.instead = GentleKL(batches, free_nats)
+        record |= {"kl_warm_up": kl_warm_up, "free_nats": free_nats}
+    if compile:
+        say("compiling the backbone: the first batches take a minute", quiet)
     say(f"training on {len(train_data)} examples; the first figures come within a minute", quiet)
-    options = {"record": record, "quiet": quiet, "accelerator": accelerator, "clip_norm": clip_norm}
+    options = {"record": record, "quiet": quiet, "accelerator": accelerator, "clip_norm": clip_norm, "compile": compile}
     return Trainer(objective, recipe.trainer, train_data, valid_data, folder, **options)
 
 

@@ -125,7 +125,7 @@ def save_run(run: Trainer, batches: int) -> None:
     tensors = module_tensors(run.objective, "objective") | module_tensors(run.average, "average")
     for name, optimizer in run.optimizers.items():
         tensors |= optimizer_tensors(optimizer, name)
-    tensors |= run.processes.scaler_tensors()
+    tensors |= run.processes.scaler_tensors() | run.looks.tensors()
     tensors["random.cpu"] = torch.get_rng_state()
     if run.device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(run.device)
@@ -134,20 +134,35 @@ def save_run(run: Trainer, batches: int) -> None:
 
 
 def finish_run(run: Trainer) -> AttributeModel:
-    """The averaged model, finished by the parts and on all examples, in eval mode; it is written to `folder/model`."""
-    model = run.average.eval().to(memory_format=torch.contiguous_format)
+    """The averaged model, finished by the parts and on all examples, in eval mode; it is written to `folder/model`.
+
+    That of the best epoch is finished alike and written to `folder/best`. Then the callbacks are told of the end.
+    """
+    say(f"finishing the model on {len(run.train_data)} examples", run.quiet)
+    best, model = run.looks.best_model(), _finished(run, run.average)
+    if run.folder is not None:
+        _write_models(run, run.folder, model, best)
+    run.callbacks.call("at_end", run, model)
+    return model
+
+
+def _write_models(run: Trainer, folder: Path, model: AttributeModel, best: AttributeModel | None) -> None:
+    about = {"examples": len(run.train_data), "elapsed_seconds": round(run.elapsed, 1)}
+    versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
+    about |= {"device": str(run.device), **shares(run), "versions": {"python": platform.python_version(), **versions}}
+    model.save_pretrained(folder / "model", extra={"training.json": {**identity(run), **about}})
+    if best is not None:
+        about["best"] = {"epoch": run.looks.epoch, "valid_mse": run.looks.error}
+        with torch.random.fork_rng():
+            best = _finished(run, best)
+        best.save_pretrained(folder / "best", extra={"training.json": {**identity(run), **about}})
+
+
+def _finished(run: Trainer, model: AttributeModel) -> AttributeModel:
+    model = model.eval().to(memory_format=torch.contiguous_format)
     for fit in run.objective.at_end:
         fit(model, run.all_examples())
     model.finalize(run.all_examples())
-    if run.folder is not None:
-        about = {"examples": len(run.train_data), "elapsed_seconds": round(run.elapsed, 1)}
-        versions = {name: version(name) for name in ("csvae-hub", "torch", "accelerate", "safetensors", "numpy")}
-        about |= {
-            "device": str(run.device),
-            **shares(run),
-            "versions": {"python": platform.python_version(), **versions},
-        }
-        model.save_pretrained(run.folder / "model", extra={"training.json": {**identity(run), **about}})
     return model
 
 
@@ -181,6 +196,7 @@ def restore_run(run: Trainer, resumed: bool) -> int:
         found = load_latest(folder) if resumed else shutil.rmtree(folder)
     progress, folder = run.processes.from_first((found and found[1], folder))
     if progress is None:
+        run.looks.load({})
         return 0
     tensors = run.processes.tensors_from_first({} if found is None else found[0])
     then = {name: value for name, value in progress.identity.items() if not name.startswith(BY)}
@@ -196,6 +212,7 @@ def restore_run(run: Trainer, resumed: bool) -> int:
         for name, optimizer in run.optimizers.items():
             load_optimizer_tensors(optimizer, name, tensors)
         run.processes.load_scaler(tensors)
+        run.looks.load(tensors)
         torch.set_rng_state(tensors["random.cpu"])
         if run.device.type == "cuda" and "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"], run.device)

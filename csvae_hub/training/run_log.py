@@ -1,4 +1,4 @@
-"""The log of a training run: log.jsonl, TensorBoard, and the line that it shows."""
+"""The log of a training run: log.jsonl, TensorBoard or other trackers, and the lines that it shows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ from csvae_hub.errors import TrainingError, require
 from csvae_hub.hub import replacing
 from csvae_hub.training.guards import Guards, is_watched
 from csvae_hub.training.progress_line import PLAIN_SECONDS, ProgressLine
-from csvae_hub.training.resume import not_finite
+from csvae_hub.training.resume import flat, identity, not_finite
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from accelerate.tracking import GeneralTracker
     from torch.utils.tensorboard import SummaryWriter
+
+    from csvae_hub.training.trainer import Trainer
 
 
 class Means:
@@ -55,34 +59,63 @@ class Means:
 
 
 class RunLog:
-    """Writes numbers to `folder/log.jsonl` and `folder/logs` (TensorBoard) and a `ProgressLine` to stderr.
+    """Writes numbers to `folder/log.jsonl`, to trackers and to a `ProgressLine` on stderr.
 
-    Without a folder only the line is written; `quiet` leaves that out too. Warnings of the guards and an error of
-    training are entries as well, of the kinds "warning" and "error".
+    The trackers are those of the `accelerator`, which get `record` as the run's configuration. Where it has none, they
+    are TensorBoard in `folder/logs`. Without a folder that is left out, and log.jsonl; `quiet` leaves out the line.
+    Warnings of the guards and an error of training are entries as well, of the kinds "warning" and "error".
 
     Raises:
-        MissingExtraError: a folder is given and tensorboard isn't installed.
+        MissingExtraError: a folder is given and no tracker, and tensorboard isn't installed.
     """
 
-    def __init__(self, folder: Path | None, last_batch: int, quiet: bool = False, guards: Guards | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        last_batch: int,
+        quiet: bool = False,
+        guards: Guards | None = None,
+        accelerator: Accelerator | None = None,
+        record: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder, self.guards, self.line = folder, guards, ProgressLine(last_batch, quiet)
         self.file: TextIO | None = None
         self.writer: SummaryWriter | None = None
-        if folder is not None:
+        self.record, self.trackers = dict(record or {}), list["GeneralTracker"]()
+        tracked = accelerator is not None and accelerator.log_with and accelerator.is_main_process
+        self.accelerator = accelerator if tracked else None
+        if folder is not None and self.accelerator is None:
             require("tensorboard", "train")
+
+    @classmethod
+    def of(cls, run: Trainer, guards: Guards) -> RunLog:
+        """The log of a run."""
+        return cls(run.folder, run.last_batch, run.quiet, guards, run.accelerator, identity(run))
 
     def start(self, first_batch: int) -> None:
         """Opens the files of a run that starts after `first_batch` batches; later entries are removed."""
         self.last_time, self.last_batch_logged = time.monotonic(), first_batch
         self.line.start(first_batch)
         if self.folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
             self.folder.mkdir(parents=True, exist_ok=True)
             said = _cut_log(self.folder / "log.jsonl", first_batch)
             if self.guards is not None:
                 self.guards.said |= said
             self.file = (self.folder / "log.jsonl").open("a", encoding="utf-8")
+        if self.accelerator is not None:
+            self.accelerator.trackers.clear()  # those of a run before
+            self.accelerator.init_trackers("csvae-hub", init_kwargs={"tensorboard": {"purge_step": first_batch + 1}})
+            self.trackers = list(self.accelerator.trackers)
+            told = {
+                name: value if isinstance(value, int | float) else str(value)
+                for name, value in flat(self.record).items()
+            }
+            for tracker in self.trackers:
+                if tracker.name != "tensorboard":  # it would get a run of its own for them
+                    tracker.store_init_configuration(told)
+        elif self.folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
             self.writer = SummaryWriter(str(self.folder / "logs"), purge_step=first_batch + 1)
 
     def is_due(self) -> bool:
@@ -102,10 +135,12 @@ class RunLog:
             entry["images_per_second"] = round(images / max(now - self.last_time, 1e-9), 1)
             self.last_time, self.last_batch_logged = now, batch
         self._keep(entry)
+        scalars = {f"{kind}/{name}": value for name, value in entry.items() if name not in ("kind", "batch")}
+        for tracker in self.trackers:
+            tracker.log(scalars, step=batch)
         if self.writer is not None:
-            for name, value in entry.items():
-                if name not in ("kind", "batch"):
-                    self.writer.add_scalar(f"{kind}/{name}", value, batch)
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, batch)
         self.line.take(kind, batch, entry)
         if kind == "batch" and self.guards is not None:
             for name, text in self.guards.look(batch, values).items():
@@ -134,6 +169,8 @@ class RunLog:
             self.file.close()
         if self.writer is not None:
             self.writer.close()
+        for tracker in self.trackers:
+            tracker.finish()
 
 
 def _cut_log(path: Path, batch: int) -> set[str]:

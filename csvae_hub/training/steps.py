@@ -134,13 +134,14 @@ class Objective(nn.Module):
             delta = list(model.adversary_net.parameters())
             self.minimisations.append(Minimisation("adversary", delta, self._adversary_losses, self.config.adversary))
         self.weights = {**vars(self.config), "negative_cross_entropy": self.config.negative_entropy}
-        # hooks for parts; these defaults are the paper
+        # hooks; these defaults are the paper
+        self.instead: Callable[[Step], dict[str, Tensor]] = lambda step: {}  # of terms, in the loss
         self.also: Also = None
         self.adversary_input: Callable[[Output], Tensor] = lambda out: out.z
         self.adversary_batches: Callable[[Tensor, Tensor], Examples] = lambda z, y: [(z, y)]
         self.base_rate: Callable[[], Tensor | None] = lambda: None
         self.betas = (0.9, 0.999)
-        self.rest_epochs = 0
+        self.batch, self.rest_epochs = 0, 0  # the number of the batch, from 0
         self.begin_rest: Callable[[Examples | None], None] | None = None
         self.at_rest: list[nn.Module] = []
         self.fit_at_rest: list[Callable[[Examples], None]] = []
@@ -174,7 +175,8 @@ class Objective(nn.Module):
                 check(name not in terms, f"the term {name!r} of a part", "a name that no other term has", name)
                 terms[name] = term
                 weights[name] = getattr(part.options, name, getattr(part.options, "weight", 1.0))
-        return torch.stack([weights[name] * term.mean() for name, term in terms.items()]).sum(), step
+        counted = (terms | self.instead(step)).items()
+        return torch.stack([weights[name] * term.mean() for name, term in counted]).sum(), step
 
     def _adversary_losses(self, step: Step) -> Iterator[Tensor]:
         """-log q_δ(y | z) on the latents of a generative step, for δ."""

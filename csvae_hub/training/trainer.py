@@ -18,9 +18,9 @@ from csvae_hub.sharing import mine
 from csvae_hub.training.average import update_average
 from csvae_hub.training.callbacks import Callback, Callbacks
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
-from csvae_hub.training.grids import look
 from csvae_hub.training.guards import Guards, scalars
 from csvae_hub.training.interruption import sigterm_stops
+from csvae_hub.training.looks import Looks
 from csvae_hub.training.processes import Processes, join
 from csvae_hub.training.resume import finish_run, interrupted, restore_run, save_run
 from csvae_hub.training.run_log import Means, RunLog
@@ -37,10 +37,10 @@ class Trainer:
     """Trains an objective on data and leaves logs, grids, checkpoints and the trained model in a folder.
 
     The folder, if any, gets `log.jsonl`, `logs/` (TensorBoard), `grids/epoch-NNN.png` (original, reconstruction, each
-    attribute switched), `checkpoints/` and at the end `model/`, a weights folder with `training.json`. `record` is
-    what training.json says besides (the recipe). A grid is drawn at the end of an epoch, no more often than
-    checkpoints are written. `callbacks` are told of batches, epochs and the end. `accelerator` chooses device and
-    processes, and in how many parts a batch goes through the networks; ACCELERATE_USE_CPU=1 forces the CPU.
+    attribute switched), `checkpoints/` and the weights folders `model/`, the last average, and with validation data
+    `best/`, that of least `valid_mse`. `record` is what their training.json says besides. `callbacks` are told of
+    batches, epochs and the end. `accelerator` chooses device, processes, trackers and the parts of a batch;
+    ACCELERATE_USE_CPU=1 forces the CPU. `compile` compiles the backbone.
 
     Raises:
         MissingExtraError: accelerate isn't installed.
@@ -62,9 +62,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         accelerator: Accelerator | None = None,
         clip_norm: float | None = None,
+        compile: bool = False,
     ) -> None:
         check(len(train_data) > 1, "train_data", "two examples or more, for batch norm", len(train_data))
-        self.processes = Processes(accelerator or join(), config.precision, clip_norm)
+        self.processes = Processes(accelerator or join(), config.precision, clip_norm, compile)
         self.processes.check_batch(min(config.batch_size, len(train_data)))
         self.accelerator, self.device = self.processes.accelerator, self.processes.device
         self.config, self.train_data, self.valid_data = config, train_data, valid_data
@@ -84,7 +85,7 @@ class Trainer:
         check(objective.rest_epochs < config.epochs, "parts.rest.epochs", "fewer than epochs", objective.rest_epochs)
         self.last_batch = config.epochs * self.batches_per_epoch
         self.rest_at = self.last_batch - objective.rest_epochs * self.batches_per_epoch
-        self.elapsed, self.callbacks, self.stopping = 0.0, Callbacks(callbacks), False
+        self.elapsed, self.callbacks, self.stopping, self.looks = 0.0, Callbacks(callbacks), False, Looks(self)
 
     def fit(self, resume: bool = True) -> AttributeModel:
         """Trains and gives the averaged model in eval mode (a copy: `objective.model` keeps the last weights).
@@ -98,16 +99,17 @@ class Trainer:
             TrainingError: a loss or a weight is no longer finite.
             SystemExit: SIGTERM came; the checkpoint is saved, and the status is 143.
         """
-        self.stopping, log = False, RunLog(self.folder, self.last_batch, self.quiet, Guards.of(self))
+        self.stopping, log = False, RunLog.of(self, Guards.of(self))
         sigterm = sigterm_stops(self.stop, lambda: log.say(interrupted(self)), self.processes.signals)
         with torch.random.fork_rng(), self.processes.alone(self.folder), log, sigterm, self.processes.sharing():
             torch.manual_seed(self.config.seed)
             first = restore_run(self, resume)
             log.start(first)
-            started, saved, drawn = time.monotonic() - self.elapsed, time.monotonic(), time.monotonic()
+            started, saved = time.monotonic() - self.elapsed, time.monotonic()
             means = Means(lambda batch: self.train_data.names(self._rows(batch)))
             for batch in range(first, self.last_batch):
                 if batch == self.rest_at:
+                    log.say("the encoder rests from here on; what is fitted to it comes first")
                     self.begin_rest()
                 terms = self.train_step(*self._examples(self._rows(batch)), batch)
                 means.add(terms)
@@ -122,10 +124,7 @@ class Trainer:
                     rate = {"learning_rate": self.optimizers["generative"].param_groups[0]["lr"]}
                     log.write("batch", done, epoch, self.config.batch_size, means.take(done) | rate)
                 if ends_epoch:
-                    draw = last or now - drawn >= self.checkpoint_seconds
-                    drawn = now if draw else drawn
-                    figures = look(self.average, self.valid_data, self.folder if draw else None, epoch)
-                    figures["seconds"] = round(self.elapsed)
+                    figures = self.looks.at(epoch, last, log)
                     log.write("epoch", done, epoch, self.config.batch_size, figures)
                     self.callbacks.call("after_epoch", self, epoch, figures)
                     last = last or self.processes.agree(self.stopping)[0]
@@ -134,9 +133,7 @@ class Trainer:
                     saved = time.monotonic()
                 if last:
                     break
-        model = finish_run(self)
-        self.callbacks.call("at_end", self, model)
-        return model
+        return finish_run(self)
 
     def stop(self) -> None:
         """Lets `fit` end after the batch that it is in: it saves a checkpoint and gives the model of that moment."""
@@ -146,7 +143,8 @@ class Trainer:
         """All minimisations on one batch, in turn; gives the terms' means."""
         objective, autocast = self.objective, self.processes.autocast()
         start, end = (self.rest_at, self.last_batch) if batch >= self.rest_at else (0, self.rest_at)
-        factor = learning_rate_factor(self.config.schedule, batch - start, end - start, self.batches_per_epoch)
+        objective.batch, schedule = batch, self.config.schedule
+        factor = learning_rate_factor(schedule, batch - start, end - start, self.batches_per_epoch)
         for name in ["generative", *(game.name for game in objective.minimisations if game.with_model)]:
             self.optimizers[name].param_groups[0]["lr"] = self.config.learning_rate * factor
         steps, means = list[Step](), list[dict[str, Tensor]]()

@@ -40,7 +40,8 @@ def test_train_says_at_once_what_it_does(tmp_path):
     assert found[0] == "csvae train: swiss-roll"
     assert found[1] == "reading the training examples of swiss-roll"
     assert found[2].startswith("training on 200 examples")
-    assert found[-1].startswith("epoch 1, batch ")
+    assert found[-2].startswith("epoch 1, batch ")
+    assert found[-1] == "finishing the model on 200 examples"
 
 
 def test_the_first_line_comes_before_the_imports():

@@ -11,7 +11,7 @@ import time
 import pytest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal and signals of POSIX")
-CLEAR = "\r\x1b[2K"
+CLEAR = "\r\x1b[J"
 
 
 def start(folder, *overrides, **streams):
@@ -34,7 +34,7 @@ def read(master):
         found += part
 
 
-def test_a_terminal_shows_one_live_line(tmp_path):
+def test_a_terminal_shows_a_bar_over_a_table(tmp_path):
     master, slave = os.openpty()
     process = start(tmp_path / "run", "data.examples=2560", "trainer.epochs=20", stderr=slave)
     os.close(slave)
@@ -47,11 +47,13 @@ def test_a_terminal_shows_one_live_line(tmp_path):
     assert len(frames) >= 20
     assert shares == sorted(shares)
     assert shares[-1] == 100
-    assert re.search(r"^█+░* +\d+%, 0:00:\d\d left, \d+ examples a second; loss ", frames[-2])
-    assert all(len(frame.partition("\n")[0]) < 80 for frame in frames)
-    screen = [line.split(CLEAR)[-1] for line in sent.split("\n")]
-    assert len([line for line in screen if line.startswith("epoch ")]) == 20
-    assert screen[-1] == ""  # the prompt gets a line of its own
+    bar, *table = frames[-2].splitlines()
+    assert re.search(r"^█+░* +\d+%, 0:00:\d\d left, \d+ examples a second$", bar)
+    words = ["reconstruction", "KL of w", "KL of z", "minus the adversary's entropy", "adversary's cross entropy"]
+    assert [re.match(r"  (.+?) +[-\d.e+]+ nats$", row)[1] for row in table[:5]] == words
+    assert all(len(row) < 80 for frame in frames for row in frame.splitlines())
+    assert len(re.findall(r"^(?:.*\x1b\[J)?epoch ", sent, re.MULTILINE)) == 20
+    assert sent.endswith("\n")  # the prompt gets a line of its own
 
 
 def test_sigterm_ends_the_command_with_status_143_and_the_same_command_resumes(tmp_path):

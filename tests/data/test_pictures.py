@@ -186,3 +186,13 @@ def test_one_channel_is_grey_and_has_a_cache_of_its_own(folder, cache, monkeypat
     assert decoded == []
     with pytest.raises(DataError, match=r"channels: expected 1 \(grey\) or 3 \(RGB\), got 2"):
         load_pictures(folder, FILES, 16, cache, channels=2)
+
+
+def test_who_decodes_may_be_watched(folder, cache, monkeypatch):
+    monkeypatch.setattr(pictures, "AT_ONCE", 2)
+    told = []
+    with pictures.watched_by(lambda count, total: told.append((count, total))):
+        load_pictures(folder, FILES, 8, cache)
+        load_pictures(folder, FILES, 8, cache)  # from the cache: nothing is decoded
+    load_pictures(folder, FILES, 9, cache)
+    assert told == [(2, 5), (4, 5), (5, 5)]

@@ -10,9 +10,25 @@ import time
 
 import pytest
 
-from csvae_hub.training.progress_line import CLEAR, ProgressLine
+from csvae_hub.training.progress_line import CLEAR, DecodingLine, ProgressLine
 
 ENTRY = {"kind": "batch", "epoch": 2, "images_per_second": 512.0, "loss": 9.0, "kl_z": 3.0, "kl_w.Smiling": 1.0}
+TERMS = {
+    "classifier": 0.5,
+    "adversary": 2.0,
+    "reconstruction": 1234.5,
+    "kl_z": 3.0,
+    "kl_w": 1.0,
+    "negative_entropy": -2.0,
+}
+TABLE = """\
+  reconstruction                              1234 nats
+  KL of w                                        1 nats
+  KL of z                                        3 nats
+  minus the adversary's entropy                 -2 nats
+  adversary's cross entropy                      2 nats
+  cross entropy of q(y | x)                    0.5 nats
+  weighted sum                                   9"""
 
 
 class Terminal(io.TextIOWrapper):
@@ -49,12 +65,32 @@ def started(last_batch=100, quiet=False):
     return line
 
 
-def test_the_live_line_tells_the_share_the_time_left_the_speed_and_the_terms_in_words(terminal, monkeypatch):
+def test_a_bar_with_time_left_and_speed_stands_over_a_table_of_the_terms_in_words_and_nats(terminal, monkeypatch):
     stderr = terminal()
     line = started()
     monkeypatch.setattr(time, "monotonic", lambda at=line.started + 60: at)
-    line.take("batch", 25, ENTRY)
-    assert stderr.written() == f"{CLEAR}███░░░░░░░░░ 25%, 0:03:00 left, 512 examples a second; loss 9, KL of z 3"
+    line.take("batch", 25, {**ENTRY, **TERMS})
+    assert stderr.written() == f"{CLEAR}███░░░░░░░░░ 25%, 0:03:00 left, 512 examples a second\n{TABLE}"
+
+
+def test_the_table_is_drawn_over_the_one_before_and_the_newest_grid_below(terminal, monkeypatch, tmp_path):
+    stderr = terminal()
+    line = started()
+    line.take("batch", 25, {**ENTRY, **TERMS})
+    line.show_grid(tmp_path / "grids/epoch-002.png")
+    line.take("batch", 50, {**ENTRY, **TERMS})
+    first, second = stderr.written().split(CLEAR)[1:]
+    assert first.endswith("\x1b[7A")  # to the bar, from the last of seven lines below it
+    assert second.splitlines()[1:] == [*TABLE.splitlines(), f"newest grid: {tmp_path}/grids/epoch-002.png"]
+
+
+def test_on_a_low_terminal_the_bar_stays(terminal, monkeypatch):
+    stderr = terminal()
+    monkeypatch.setenv("LINES", "4")
+    line = started()
+    line.take("batch", 25, {**ENTRY, **TERMS})
+    assert stderr.written().count("\n") == 2
+    assert "25%" in stderr.written()
 
 
 def test_it_is_renewed_while_batches_go_by_but_not_on_each(terminal, monkeypatch):
@@ -74,7 +110,7 @@ def test_it_fits_the_terminal(terminal):
     stderr = terminal(columns=40)
     line = started()
     line.take("batch", 25, ENTRY)
-    assert len(stderr.written().removeprefix(CLEAR)) == 39
+    assert max(map(len, stderr.written().removeprefix(CLEAR).splitlines())) == 39
 
 
 def test_what_else_is_said_stands_above_it_and_the_cursor_ends_below(terminal):
@@ -84,11 +120,12 @@ def test_what_else_is_said_stands_above_it_and_the_cursor_ends_below(terminal):
     line.say("warning: a\x1b[2Jb")
     line.take("epoch", 50, {"kind": "epoch", "epoch": 2, "valid_mse": 0.5, "seconds": 3})
     line.close()
-    _, warning, epoch, live = (text for text in re.split(rf"\n|{re.escape(CLEAR)}", stderr.written()) if text)
+    screen = stderr.written()[len(CLEAR) :].split(CLEAR)
+    (warning, epoch), live = screen[1].splitlines(), screen[2]
     assert warning == r"warning: a\x1b[2Jb"
     assert epoch == "epoch 2, batch 50 of 100; squared error on validation data 0.5"
     assert live.startswith("██████░░░░░░ 50%, ")
-    assert stderr.written().endswith(f"{live}\n")
+    assert live.endswith("\n")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
@@ -107,7 +144,8 @@ def test_a_dumb_terminal_gets_plain_lines(terminal, monkeypatch):
     line.take("batch", 25, ENTRY)
     line.close()
     assert re.fullmatch(
-        r"epoch 2, batch 25 of 100, 0:00:00 left, 512 examples a second; loss 9, KL of z 3\n", stderr.written()
+        r"epoch 2, batch 25 of 100, 0:00:00 left, 512 examples a second; nats: KL of z 3; weighted sum 9\n",
+        stderr.written(),
     )
 
 
@@ -132,5 +170,39 @@ def test_the_width_is_that_of_the_terminal_behind_stderr(terminal, monkeypatch):
     stderr = terminal(columns=200)
     monkeypatch.setattr(stderr, "fileno", lambda: slave, raising=False)
     started().take("batch", 25, ENTRY)
-    assert len(stderr.written().removeprefix(CLEAR)) == 32
+    assert max(map(len, stderr.written().removeprefix(CLEAR).splitlines())) == 32
     os.close(slave)
+
+
+def test_where_there_is_no_terminal_a_new_grid_is_named_at_once(capsys, tmp_path):
+    started().show_grid(tmp_path / "epoch-001.png")
+    assert capsys.readouterr().err == f"newest grid: {tmp_path}/epoch-001.png\n"
+
+
+def test_decoding_is_told_in_place_on_a_terminal(terminal, monkeypatch):
+    stderr, clock = terminal(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    line = DecodingLine(quiet=False)
+    for count in range(64, 1001, 64):
+        clock[0] += 0.1
+        line(count, 960)
+    frames = stderr.written().split(CLEAR)[1:]
+    assert 5 <= len(frames) <= 7
+    assert frames[1].startswith("decoding pictures into the cache, which is done once: 256 of 960, 0:00:01 left")
+    assert [frame.endswith("\n") for frame in frames] == [False] * (len(frames) - 1) + [True]
+
+
+def test_decoding_is_told_twice_a_minute_elsewhere_and_of_each_source_at_once(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    line = DecodingLine(quiet=False)
+    for total in (None, 640):
+        for count in range(64, 641, 64):
+            clock[0] += 10
+            line(count, total)
+    said = [text.partition("once: ")[2] for text in capsys.readouterr().err.splitlines()]
+    assert said[:4] == ["64", "256", "448", "640"]
+    assert said[4].startswith("64 of 640, ")
+    assert said[-1] == "640 of 640, 0:00:00 left"
+    DecodingLine(quiet=True)(1, 1)
+    assert capsys.readouterr().err == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -303,6 +304,18 @@ def test_data_of_another_shape_is_refused(tmp_path):
     recipe = load_recipe("swiss-roll", {"model.shape": "[4]", "data.examples": "50"})
     with pytest.raises(ConfigError, match=r"model\.shape: expected \(3,\), that of the data, got \(4,\)"):
         train(recipe, None, tmp_path / "run")
+
+
+def test_a_run_says_that_it_decodes_and_names_the_grid(small, faces, tmp_path, capsys):
+    train(load_recipe(small, {"trainer.epochs": "1"}), faces, tmp_path / "run", cache_dir=tmp_path / "cache")
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"reading the training examples of {faces}"
+    decoded = [line for line in said if line.startswith("decoding pictures into the cache, which is done once: ")]
+    assert [re.search(r"(\d+) of (\d+)", line).groups() for line in decoded] == [("18", "18"), ("6", "6")]
+    (grid,) = (line.removeprefix("newest grid: ") for line in said if line.startswith("newest grid: "))
+    assert Path(grid) == tmp_path / "run/grids/epoch-001.png"
+    assert Path(grid).is_file()
+    assert (tmp_path / "run/best/model.safetensors").is_file()
 
 
 def test_recipes_travel_with_the_package():

@@ -59,7 +59,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
     plain = capsys.readouterr().err
     assert plain.count("\n") == 1  # one each half minute
     assert plain.startswith("epoch 1, batch 1 of 10, 0:00:")
-    assert plain.endswith(" examples a second; loss 0.5\n")
+    assert plain.endswith(" examples a second; weighted sum 0.5\n")
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     write(RunLog(None, 10), 0, 1, 2, 3, 4)
@@ -78,7 +78,7 @@ def test_terms_are_said_in_words_and_an_entry_is_due_after_half_a_minute(capsys,
         log.write("batch", 1, 1, 8, {"kl_z": 3.0, "negative_entropy": -2.0, "learning_rate": 1e-3})
         monkeypatch.setattr(time, "monotonic", lambda: log.last_time + 31)
         assert log.is_due()
-    assert capsys.readouterr().err.endswith("; KL of z 3, minus the adversary's entropy -2\n")
+    assert capsys.readouterr().err.endswith("; nats: KL of z 3, minus the adversary's entropy -2\n")
 
 
 def test_quiet_says_nothing(capsys):
