@@ -24,7 +24,7 @@ from ablation import cells
 from paper import RESULTS, judges_of, splits_of
 
 from csvae_hub import hub
-from csvae_hub.data import AttributeData
+from csvae_hub.data import AttributeData, balanced
 from csvae_hub.evaluation import Judges, attribute_change, distance_to_truth, reconstruction
 from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.training import Recipe, Trainer, load_recipe
@@ -69,13 +69,16 @@ def main() -> None:
 
 
 def variants(train: AttributeData) -> dict[str, AttributeData]:
-    """The training data of each row of the table; the labels that are left are those of the faces that are left."""
+    """The training data of each row of the table, as `train` draws from it.
+
+    The labels that are left are those of the faces that are left.
+    """
     kept = round(SHARE * len(train))
     labels = train.labels.copy()
     labels[kept:] = np.nan
     return {
         ALL: train,
-        FEW_LABELS: AttributeData(train.images, labels, train.attributes),
+        FEW_LABELS: balanced(AttributeData(train.images, labels, train.attributes), ()),
         FEW_FACES: train.subset(range(kept)),
     }
 

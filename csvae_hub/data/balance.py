@@ -19,12 +19,13 @@ def balanced(data: AttributeData, attributes: Sequence[str], exclusive: Sequence
     """The same data, with weights by which each of the attributes is present in half of what an epoch draws.
 
     In a group of attributes of which an example has exactly one, each member is drawn as often as another. A missing
-    label counts for neither class. Attributes that go together in the data may keep them from being reached in full,
-    and no weight is above `MOST`.
+    label counts for neither class. Where most examples have no label at all, half of what an epoch draws has labels:
+    else q(y | x) sees a few of them in a batch, and fills the gaps of all others badly. Attributes that go together in
+    the data may keep them from being reached in full, and no weight is above `MOST`.
 
     Args:
         data: the examples.
-        attributes: the names; one of a group stands for its group.
+        attributes: the names; one of a group stands for its group. None is right for labels alone.
         exclusive: the groups.
 
     Raises:
@@ -40,7 +41,10 @@ def balanced(data: AttributeData, attributes: Sequence[str], exclusive: Sequence
         said = f"{name}: expected examples that have it and others" if group is None else ", ".join(group)
         expect(all(c.any() for c in classes), f"{said}: expected examples of each class to balance, got one without")
         partitions.append(classes)
-    return data.weighted(raked(len(data), partitions))
+    labelled = np.asarray(~np.isnan(data.labels).all(1))
+    if 0 < labelled.mean() < 0.5:
+        partitions.append([labelled, ~labelled])
+    return data.weighted(raked(len(data), partitions)) if partitions else data
 
 
 def raked(size: int, partitions: Sequence[Sequence[NDArray[np.bool_]]]) -> NDArray[np.float64]:

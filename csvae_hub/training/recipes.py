@@ -230,8 +230,7 @@ def prepare(
     ):  # it decodes pictures into the cache, which the others read
         train_data = _load(recipe, source, "train", cache_dir)
         valid_data = _load(recipe, source, "valid", cache_dir) if has_split(source, "valid") else None
-    if balance:
-        train_data = balanced(train_data, balance, recipe.model.exclusive)
+    train_data = balanced(train_data, balance, recipe.model.exclusive)
     if train_data.shape != recipe.model.shape:
         raise ConfigError(f"model.shape: expected {train_data.shape}, that of the data, got {recipe.model.shape}")
     with torch.random.fork_rng():

@@ -106,6 +106,39 @@ def test_what_counts_classes_counts_those_that_are_drawn(data, monkeypatch):
     assert chances[0] < 0.7 * chances[1]
 
 
+def test_half_of_an_epoch_is_labelled_where_most_examples_have_no_label(data):
+    labels = data.labels.copy()
+    labels[400:] = np.nan
+    few = balanced(AttributeData(data.images, labels, NAMES), ())
+    np.testing.assert_allclose(few.weights[:400], 5)
+    drawn = batch_order(4000, 0, 0, few.weights)
+    assert (drawn < 400).float().mean() == 0.5
+    assert len(drawn[drawn >= 400].unique()) > 1900
+    labels[1500:2500] = data.labels[1500:2500]
+    labels[3000:] = data.labels[3000:]
+    assert balanced(AttributeData(data.images, labels, NAMES), ()).weights is None
+    assert balanced(data, ()) is data
+
+
+@pytest.mark.parametrize(("labelled", "weight"), [(4, 3.0), (16, None)])
+def test_training_draws_labelled_examples_half_of_the_time(tmp_path, labelled, weight):
+    from PIL import Image
+
+    from csvae_hub.training import load_recipe
+    from csvae_hub.training.recipes import prepare
+
+    (tmp_path / "images").mkdir()
+    rows = ["file,Smile"]
+    for i in range(24):
+        Image.new("RGB", (32, 32), (10 * i, 0, 0)).save(tmp_path / f"images/{i}.png")
+        rows.append(f"{i}.png,{i % 2 if i < labelled else ''}")
+    (tmp_path / "attributes.csv").write_text("\n".join(rows), encoding="utf-8")
+    recipe = load_recipe("paper-faces", {"trainer.batch_size": "8", "model.attributes": '["Smile"]'})
+    trainer = prepare(recipe, tmp_path, None, cache_dir=tmp_path / "cache", quiet=True)
+    weights = trainer.train_data.weights
+    assert (None if weights is None else weights[0]) == weight
+
+
 def test_what_cannot_be_balanced(data):
     with pytest.raises(UnknownAttributeError, match="did you mean 'Hat'"):
         balanced(data, ["Hats"])
