@@ -240,6 +240,10 @@ def test_every_picture_says_in_words_what_it_shows(site):
 def test_on_a_phone_wide_tables_scroll_inside_their_box(page, address, path):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(address + ("" if path == "index" else f"{path}/"), wait_until="networkidle")
+    page.wait_for_function(  # the theme boxes them when its script runs
+        """() => [...document.querySelectorAll("article table:not([class])")].every(
+            table => table.closest(".md-typeset__scrollwrap"))"""
+    )
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     tables = page.evaluate(
         """() => [...document.querySelectorAll("article table:not([class])")].map(table => {
