@@ -96,7 +96,8 @@ def main() -> None:
         result = measured(model, train_data, splits[1].subset(range(count)), judges)
         less = "" if arguments.pictures is None else f" --pictures {count}"
         result["command"] = f"python benchmarks/celeba.py {name} --data FOLDER --split valid{less}"
-        hub.write_json(ROOT / f"docs/results/{name}-valid.json", result)
+        for path in (ROOT / f"docs/results/{name}-valid.json", weights / "evaluation.json"):
+            hub.write_json(path, result)
         if not (weights / CARD).is_file():
             (weights / CARD).write_text(make_card(weights, name, FIELDS), encoding="utf-8")
     text = f"{aims(name, result)}\n\n{figures(result, model.attributes)}\n"

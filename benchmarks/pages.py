@@ -2,7 +2,8 @@
 
     python benchmarks/pages.py
 
-`docs/images/` gets photo-steps.png, video-track.png, transform.png, own-data.png, truth.png and backbone.svg.
+`docs/images/` gets photo-steps.png, video-track.png, transform.png, own-data.png, truth.png, and backbone.svg,
+concepts.svg, training.svg and sharing.svg.
 """
 
 from __future__ import annotations
@@ -148,9 +149,36 @@ def truth() -> Image.Image:
 WORDS = {"Beard": "beard", "Eyeglasses": "glasses", "Hair": "hair", "Smiling": "smile", "Wearing_Hat": "hat"}
 
 
+Box = tuple[float, float, float, str, str, bool]
+"""Left, top, width, name, words below it, and True for a box that stands out."""
+HIGH = 50
+"""Pixels from the top of a box to its bottom."""
+
+
+def diagram(boxes: Sequence[Box], arrows: Sequence[tuple[float, ...]], width: int, height: int) -> str:
+    """Boxes, and arrows through the points x1, y1, x2, y2, …, as SVG on white."""
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"'
+        ' text-anchor="middle">',
+        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">',
+        f'<path d="M0 0L8 4L0 8z" fill="#455a64"/></marker></defs><rect width="{width}" height="{height}" rx="8"'
+        ' fill="#ffffff"/>',
+    ]
+    for points in arrows:
+        line = "L".join(f"{x:g} {y:g}" for x, y in zip(points[::2], points[1::2], strict=True))
+        parts += [f'<path d="M{line}" fill="none" stroke="#455a64" stroke-width="1.5" marker-end="url(#head)"/>']
+    for x, y, across, name, words, stands_out in boxes:
+        colours = 'fill="#3949ab" stroke="#1a237e"' if stands_out else 'fill="#eceff1" stroke="#455a64"'
+        ink, middle = "#ffffff" if stands_out else "#212121", x + across / 2
+        parts += [f'<rect x="{x:g}" y="{y:g}" width="{across:g}" height="{HIGH}" rx="6" {colours}/>']
+        parts += [f'<text x="{middle:g}" y="{y + 22:g}" font-size="15" fill="{ink}">{name}</text>']
+        parts += [f'<text x="{middle:g}" y="{y + 40:g}" font-size="12" fill="{ink}">{words}</text>']
+    return "\n".join([*parts, "</svg>\n"])
+
+
 def backbone() -> str:
     """What a backbone does (filled) among what the model does with it, as SVG."""
-    boxes = [
+    boxes: list[Box] = [
         (10, 40, 90, "x", "pictures", False),
         (140, 40, 120, "encode", "your backbone", True),
         (300, 10, 150, "q(z | x)", "z", False),
@@ -158,7 +186,7 @@ def backbone() -> str:
         (490, 40, 120, "decode", "your backbone", True),
         (650, 40, 100, "p(x | z, w)", "the likelihood", False),
     ]
-    lines = [
+    arrows = [
         (100, 65, 140, 65),
         (260, 58, 300, 35),
         (260, 72, 300, 103),
@@ -166,24 +194,63 @@ def backbone() -> str:
         (450, 103, 490, 72),
         (610, 65, 650, 65),
     ]
-    parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 140" font-family="sans-serif" text-anchor="middle">'
+    return diagram(boxes, arrows, 760, 140)
+
+
+def concepts() -> str:
+    """The whole model: z, three subspaces of which an edit replaces one (filled), and two adversaries, as SVG."""
+    boxes: list[Box] = [
+        (10, 130, 90, "x", "a picture", False),
+        (140, 130, 130, "encoder", "q(z | x), q(w | x, y)", False),
+        (300, 30, 150, "z", "all but the attributes", False),
+        (300, 110, 150, "w: hair", "stays", False),
+        (300, 170, 150, "w: glasses", "replaced by an edit", True),
+        (300, 230, 150, "w: smile", "stays", False),
+        (510, 130, 100, "decoder", "p(x | z, w)", False),
+        (650, 130, 100, "x'", "with glasses", True),
+        (510, 30, 100, "adversary", "reads y from z?", False),
+        (650, 230, 100, "critic", "a real photo?", False),
     ]
-    parts += [
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    arrows = [
+        (100, 155, 140, 155),
+        *((270, 155, 300, y) for y in (55, 135, 195, 255)),
+        (450, 66, 510, 142),
+        *((450, y, 510, end) for y, end in ((135, 150), (195, 160), (255, 168))),
+        (450, 55, 510, 55),
+        (610, 155, 650, 155),
+        (700, 180, 700, 230),
     ]
-    parts += [
-        '<path d="M0 0L8 4L0 8z" fill="#455a64"/></marker></defs><rect width="760" height="140" rx="8" fill="#ffffff"/>'
+    return diagram(boxes, arrows, 760, 290)
+
+
+def training() -> str:
+    """What a training run is made of, and what it leaves."""
+    boxes: list[Box] = [
+        (10, 10, 150, "data", "pictures, attributes", False),
+        (10, 78, 150, "recipe", "a TOML file", False),
+        (210, 44, 150, "objective", "the model, its losses", True),
+        (410, 44, 150, "trainer", "the loop", True),
+        (610, 10, 140, "model/", "weights to use", False),
+        (610, 78, 140, "checkpoints, logs", "and grids of edits", False),
     ]
-    for x1, y1, x2, y2 in lines:
-        parts += [f'<path d="M{x1} {y1}L{x2} {y2}" stroke="#455a64" stroke-width="1.5" marker-end="url(#head)"/>']
-    for x, y, width, name, words, yours in boxes:
-        colours = 'fill="#3949ab" stroke="#1a237e"' if yours else 'fill="#eceff1" stroke="#455a64"'
-        ink, middle = "#ffffff" if yours else "#212121", x + width / 2
-        parts += [f'<rect x="{x}" y="{y}" width="{width}" height="50" rx="6" {colours}/>']
-        parts += [f'<text x="{middle:g}" y="{y + 22}" font-size="15" fill="{ink}">{name}</text>']
-        parts += [f'<text x="{middle:g}" y="{y + 40}" font-size="12" fill="{ink}">{words}</text>']
-    return "\n".join([*parts, "</svg>\n"])
+    arrows = [
+        (160, 35, 210, 62),
+        (160, 103, 210, 76),
+        (360, 69, 410, 69),
+        (560, 62, 610, 35),
+        (560, 76, 610, 103),
+    ]
+    return diagram(boxes, arrows, 760, 140)
+
+
+def sharing() -> str:
+    """From a training run to somebody else's script."""
+    boxes: list[Box] = [
+        (10, 20, 200, "runs/faces/model", "weights, config, card, figures", False),
+        (280, 20, 200, "me/faces", "a repo of the Hub", True),
+        (550, 20, 200, "from_pretrained", "anybody's model", False),
+    ]
+    return diagram(boxes, [(210, 45, 280, 45), (480, 45, 550, 45)], 760, 90)
 
 
 PICTURES: dict[str, Callable[[], Image.Image | Figure | str]] = {
@@ -193,6 +260,9 @@ PICTURES: dict[str, Callable[[], Image.Image | Figure | str]] = {
     "own-data.png": own_data,
     "truth.png": truth,
     "backbone.svg": backbone,
+    "concepts.svg": concepts,
+    "training.svg": training,
+    "sharing.svg": sharing,
 }
 
 

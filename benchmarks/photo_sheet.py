@@ -30,7 +30,7 @@ EDITS: list[tuple[str, bool | float, str]] = [
     ("No_Beard", False, "with a beard"),
     ("Male", 1.0, "as a man"),  # a number: q(y | x) takes this face for a man's, and True would change nothing
 ]
-SIDE, LINE, GAP, COLUMNS = 230, 30, 6, 4
+SIDE, LINE, GAP, COLUMNS = 230, 38, 6, 4
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def sheet(tiles: list[tuple[str, Image.Image]]) -> Image.Image:
     """The crop of each picture over its words, `COLUMNS` a row, on white."""
     rows = -(-len(tiles) // COLUMNS)
     whole = Image.new("RGB", (COLUMNS * (SIDE + GAP) + GAP, rows * (SIDE + LINE + GAP) + GAP), "white")
-    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(18)
+    draw, font = ImageDraw.Draw(whole), ImageFont.load_default(27)  # legible on a phone, too
     for i, (words, picture) in enumerate(tiles):
         left, top = GAP + i % COLUMNS * (SIDE + GAP), GAP + i // COLUMNS * (SIDE + LINE + GAP)
         whole.paste(picture.convert("RGB").crop(CROP), (left, top))

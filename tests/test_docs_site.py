@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -36,14 +37,17 @@ FIRST = {
 }
 TALLEST = 15_000
 """Pixels of an API page in a window of 1280: more is a page to divide."""
-PAGES = ("", "equations/", "paper/", "evaluation/", "api/losses/")
+PAGES = ("", "equations/", "paper/", "evaluation/", "concepts/", "api/losses/")
+REPOSITORY = "https://github.com/nobody/csvae-hub"
+"""An address as the docs' workflow gives one: pages link to it, and ask it nothing."""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = {**os.environ, "CSVAE_REPOSITORY": REPOSITORY}
+    build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert build.returncode == 0, build.stdout + build.stderr
     return folder
 
@@ -125,6 +129,16 @@ def test_colours_follow_the_system_until_the_switch_chooses(page, address):
     becomes(dark)
     page.locator("label[title='Follow the system']").click()
     becomes(light)
+
+
+@in_a_browser
+def test_no_page_asks_another_host(page, address, site):
+    places = [place.parent.relative_to(site).as_posix() for place in site.rglob("index.html")]
+    assert len(places) > 50
+    for place in places:
+        page.goto(f"{address}{'' if place == '.' else f'{place}/'}", wait_until="load")
+    page.wait_for_load_state("networkidle")
+    assert page.locator(f"a.md-source[href='{REPOSITORY}']").count() > 0
 
 
 @in_a_browser
@@ -226,6 +240,10 @@ def test_every_picture_says_in_words_what_it_shows(site):
 def test_on_a_phone_wide_tables_scroll_inside_their_box(page, address, path):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(address + ("" if path == "index" else f"{path}/"), wait_until="networkidle")
+    page.wait_for_function(  # the theme boxes them when its script runs
+        """() => [...document.querySelectorAll("article table:not([class])")].every(
+            table => table.closest(".md-typeset__scrollwrap"))"""
+    )
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
     tables = page.evaluate(
         """() => [...document.querySelectorAll("article table:not([class])")].map(table => {

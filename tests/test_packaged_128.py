@@ -11,7 +11,8 @@ from PIL import Image
 from csvae_hub import CSVAE, FaceEditor, hub, list_models
 from csvae_hub.training import load_recipe
 
-PHOTO = Path(__file__).resolve().parents[1] / "examples/astronaut-512.png"
+ROOT = Path(__file__).resolve().parents[1]
+PHOTO = ROOT / "examples/astronaut-512.png"
 FOLDER = hub.PACKAGED / "celeba-128"
 
 
@@ -27,6 +28,12 @@ def test_they_are_listed_small_and_of_their_recipe(editor):
     recipe, config = load_recipe("celeba-128").model, editor.model.config
     assert (config.attributes, config.shape, config.z_grid) == (recipe.attributes, recipe.shape, recipe.z_grid)
     assert {"README.md", "training.json", "samples.png", "preprocessor.json"} <= {p.name for p in FOLDER.iterdir()}
+
+
+def test_their_figures_are_those_of_the_docs():
+    figures = hub.read_json(FOLDER / "evaluation.json")
+    assert figures == hub.read_json(ROOT / "docs/results/celeba-128-valid.json")
+    assert figures["split"] == "valid"
 
 
 @pytest.mark.parametrize(

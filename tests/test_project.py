@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from csvae_hub import __version__
+from csvae_hub import __version__, hub
 
 ROOT = Path(__file__).resolve().parents[1]
 YAML = sorted([*ROOT.glob(".github/**/*.yml"), ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml"])
@@ -29,6 +29,36 @@ def test_the_citation_is_of_this_version():
     citation = read(ROOT / "CITATION.cff")
     assert citation["version"] == __version__
     assert citation["preferred-citation"]["authors"][0]["family-names"] == "Klys"
+
+
+def test_the_changelog_tells_of_this_version():
+    citation, changelog = read(ROOT / "CITATION.cff"), (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {__version__} - {citation['date-released']}\n" in changelog
+
+
+@pytest.mark.parametrize("name", ["celeba-64", "celeba-128"])
+def test_readme_says_what_was_measured(name):
+    (row,) = re.findall(rf"^\| \[`{name}`\].*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    folder = hub.PACKAGED / name
+    figures, size = hub.read_json(folder / "evaluation.json"), (folder / hub.WEIGHTS).stat().st_size
+    drawn, photos = (f"{100 * figures[part]['wished']:.0f} %" for part in ("attribute_change", "photos"))
+    config = hub.read_model_config(folder)
+    cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
+    said = f"{figures['reconstruction']['psnr']:.1f} dB"
+    assert cells == [
+        str(config.shape[-1]),
+        str(len(config.attributes)),
+        f"{size / 1e6:.0f}",
+        f"{drawn} / {photos}",
+        said,
+    ]
+
+
+def test_the_one_command_measures_what_the_tests_reach():
+    for name in ("README.md", "CONTRIBUTING.md", ".github/workflows/tests.yml", ".ci/run"):
+        path = ROOT / name
+        assert not path.exists() or "-m pytest --cov" in path.read_text(encoding="utf-8"), name
+    assert re.search(r"^fail_under = \d\d$", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_the_workflow_tests_every_python_that_is_supported_and_the_oldest_libraries():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tarfile
+import textwrap
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from PIL import Image
 
 from csvae_hub import __version__
 
@@ -19,9 +23,9 @@ LARGEST = 30_000_000
 INFO = f"csvae_hub-{__version__}.dist-info/"
 
 
-def build(target, tree, folder):
+def build(target, tree, folder, **environment):
     command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
-    subprocess.run(command, cwd=tree, check=True, capture_output=True)
+    subprocess.run(command, cwd=tree, check=True, capture_output=True, env={**os.environ, **environment})
     (built,) = folder.iterdir()
     return built
 
@@ -37,12 +41,31 @@ def names(wheel):
         return archive.namelist()
 
 
-def test_the_wheel_of_the_source_archive_is_the_same_to_the_byte(wheel, tmp_path):
-    (tmp_path / "sdist").mkdir()
-    with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (tmp_path / "wheel").mkdir()
-    again = build("wheel", tmp_path / f"csvae_hub-{__version__}", tmp_path / "wheel")
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """The folder that the source archive holds."""
+    folder = tmp_path_factory.mktemp("sdist")
+    (folder / "dist").mkdir()
+    with tarfile.open(build("sdist", ROOT, folder / "dist")) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / f"csvae_hub-{__version__}"
+
+
+def tracked(*paths):
+    listed = subprocess.run(["git", "ls-files", *paths], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("the tree is no checkout of git")
+    return set(listed.stdout.splitlines())
+
+
+def test_the_source_archive_holds_all_that_the_tests_need(unpacked):
+    held = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    assert tracked() - held == {".ci/run"}
+    assert held - tracked() >= {"PKG-INFO"}
+
+
+def test_the_wheel_of_the_source_archive_is_the_same_to_the_byte(wheel, unpacked, tmp_path):
+    again = build("wheel", unpacked, tmp_path)
     assert again.name == wheel.name
     assert again.read_bytes() == wheel.read_bytes()
 
@@ -52,12 +75,9 @@ def test_the_wheel_is_small(wheel):
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(names):
-    listed = subprocess.run(["git", "ls-files", "csvae_hub"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode:
-        pytest.skip("the tree is no checkout of git")
     about = {f"{INFO}{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
     licences = {f"{INFO}licenses/{name}" for name in ("LICENSE", "csvae_hub/editing/yunet/LICENSE")}
-    assert set(names) == {*listed.stdout.splitlines(), *about, *licences}
+    assert set(names) == {*tracked("csvae_hub"), *about, *licences}
     assert len(names) == len(set(names))
 
 
@@ -71,3 +91,39 @@ def test_the_wheel_brings_types_recipes_weights_and_the_command(wheel, names):
     assert wanted <= set(names)
     with ZipFile(wheel) as archive:
         assert "csvae = csvae_hub.cli:main" in archive.read(f"{INFO}entry_points.txt").decode()
+
+
+def test_three_lines_run_from_the_installed_wheel(wheel, tmp_path):
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", str(tmp_path / "site")]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    script = """
+        from csvae_hub import CSVAE
+        model = CSVAE.from_pretrained("celeba-64")
+        model.set_attribute({photo!r}, "Eyeglasses", True).save("edited.png")
+        import csvae_hub
+        print(csvae_hub.__file__)
+    """.format(photo=str(ROOT / "examples/astronaut.png"))
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == str(tmp_path / "site/csvae_hub/__init__.py")
+    with Image.open(tmp_path / "edited.png") as edited:
+        assert edited.size == (192, 192)
+
+
+def test_the_index_s_page_has_links_that_arrive_once_the_project_has_an_address(wheel, tmp_path):
+    def metadata(built):
+        with ZipFile(built) as archive:
+            return archive.read(f"{INFO}METADATA").decode()
+
+    address, revision = "https://code.example/me/csvae-hub", f"v{__version__}"
+    found = metadata(build("wheel", ROOT, tmp_path, CSVAE_REPOSITORY=address, CSVAE_REVISION=revision))
+    assert f"Project-URL: Repository, {address}\n" in found
+    links = re.findall(r'(?:\]\(|src=")([^)"#]+)', found)
+    assert len(links) > 20
+    for link in links:
+        kind, place = re.fullmatch(rf"(?:{address}/(raw|blob)/{revision}/)?(.+)", link).groups()
+        assert (ROOT / place).exists() if kind else place.startswith(("https://", "http://"))
+        assert (kind == "raw") == place.endswith((".png", ".svg"))
+    assert "\nProject-URL" not in metadata(wheel)
+    assert (ROOT / "README.md").read_text(encoding="utf-8") in metadata(wheel)

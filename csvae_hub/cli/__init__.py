@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from csvae_hub import __version__
 from csvae_hub.cli.common import prepare_streams
 from csvae_hub.errors import (
     ConfigError,
@@ -65,7 +66,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="csvae-hub", prog_name="csvae")
+@click.version_option(__version__, prog_name="csvae")
 def main() -> None:
     """Change attributes of face pictures. Train and measure the models that do it.
 

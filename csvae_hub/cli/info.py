@@ -41,9 +41,13 @@ def command(model_name: str, as_json: bool) -> None:
     if "evaluation" not in content:
         echo("measured    nothing yet: csvae eval MODEL --data FOLDER -o evaluation.json")
         return
-    from csvae_hub.hub.card_tables import figures
+    from csvae_hub.hub.card_tables import at, figures, is_number, split_of
 
-    echo_lines(figures(content["evaluation"], config.attributes))
+    evaluation = content["evaluation"]
+    count = at(evaluation, "count", default=at(evaluation, "data", "test", "count"))
+    pictures = f"{count:,} examples of " if is_number(count) else ""
+    echo(f"measured    on {pictures}the {split_of(evaluation)} split")
+    echo_lines(figures(evaluation, config.attributes))
 
 
 def _show_mark(photo: Path, as_json: bool) -> None:

@@ -171,13 +171,30 @@ class FaceEditor:
         paste: Paste = "changed",
         detail: bool | None = None,
     ) -> Any:
-        """Changes one attribute; see `edit`."""
+        """Changes one attribute of faces in a photo, or in each of a list; the same kind comes back.
+
+        Args:
+            photos: a path, a PIL image or a uint8 array, or a list of these; a path comes back as a PIL image.
+            name: the attribute.
+            value: True or False, which leave a face as it is that is so already; a float (0 absent, 1 present, beyond
+                exaggerates); coordinates in the attribute's subspace; "sample"; or another photo, of whose largest face
+                the attribute is taken over.
+            generator: the source of the draws of "sample".
+            face: "largest", "all", or a number from 0, largest first.
+            landmarks: (5, 2) of one face or (F, 5, 2) of several, in place of a detector's; for a list of photos a
+                list, with None where a face is looked for.
+            paste: "changed", "difference" or "whole": see `edit`, which also names the errors and the warning.
+            detail: an older name: True is paste="difference", False is paste="whole".
+        """
         return self.edit(
             photos, {name: value}, face=face, landmarks=landmarks, paste=paste, detail=detail, generator=generator
         )
 
     def align(self, photo: ImageLike, *, face: Which = "largest", landmarks: ArrayLike | None = None) -> AlignedPhoto:
-        """Finds and aligns the faces of a photo, without the model, so that threads may do it ahead; see `open`."""
+        """Finds and aligns the faces of a photo, without the model, so that threads may do it ahead.
+
+        `photo`, `face` and `landmarks` are those of `open`, with the same errors; `encode` takes what comes back.
+        """
         check_which(face)
         return self.align_opened(photo, open_picture(photo), face=face, landmarks=landmarks)
 
@@ -199,7 +216,7 @@ class FaceEditor:
 
     @torch.no_grad()
     def encode(self, photos: Sequence[AlignedPhoto]) -> list[EncodedPhoto]:
-        """Encodes the faces of aligned photos in one batch."""
+        """Encodes the faces of aligned `photos`, which `align` gave, in one batch."""
         latents = self.model.encode(torch.cat([photo.crops for photo in photos]))
         ends = list(accumulate(len(photo.crops) for photo in photos))
         return [
@@ -210,11 +227,11 @@ class FaceEditor:
     def edit_latents(
         self, latents: Latents, values: Mapping[str, Value], *, generator: torch.Generator | None = None
     ) -> Latents:
-        """Latents with attributes set, as `AttributeModel.edit` sets them, but for two things.
+        """The `latents` with attributes set to `values`, as `AttributeModel.edit` sets them, but for two things.
 
         True and False leave a face as it is, to the bit, that has or lacks the attribute already by its y; in an
-        exclusive group if all that is asked of the group is so. A path, a
-        PIL image or a uint8 array is a photo, of whose largest face the attribute is taken over.
+        exclusive group if all that is asked of the group is so. A path, a PIL image or a uint8 array is a photo, of
+        whose largest face the attribute is taken over. `generator` is the source of the draws of "sample".
         """
         edited = latents
         read = {name: plain(value, name) for name, value in values.items()}
@@ -227,7 +244,7 @@ class FaceEditor:
         return edited
 
     def unchanged(self, photo: EncodedPhoto, values: Mapping[str, Value], is_changed: bool = True) -> tuple[str, ...]:
-        """Says which attributes an edit leaves as they are, since a face has or lacks them already; see `edit_latents`.
+        """Says which of the attributes in `values` an edit leaves as they are, since a face has or lacks them already.
 
         Each attribute and face has one line, with the probability of the class that the face has. An edit without such
         a line that did not change the photo, `is_changed`, has a line of its own.
@@ -250,6 +267,8 @@ class FaceEditor:
     ) -> list[Any]:
         """Gives photos with their faces as other latents say, one for each face, photo after photo; in one batch.
 
+        `paste` and `detail` are those of `edit`.
+
         Raises:
             ValueError: another number of latents, or an unknown `paste`.
         """
@@ -259,7 +278,7 @@ class FaceEditor:
     def rendered(
         self, photos: Sequence[EncodedPhoto], latents: Latents, paste: Paste = "changed", *, in_place: bool = False
     ) -> list[tuple[Any, bool]]:
-        """Gives what `render` does, and for each photo True if any of its pixels changed.
+        """Gives what `render` does of `photos`, `latents` and `paste`, each with True if any of its pixels changed.
 
         With `in_place` the photos' own pictures are changed, which takes less memory; they are of no more use then.
         """
@@ -334,16 +353,24 @@ class EncodedPhoto:
         detail: bool | None = None,
         generator: torch.Generator | None = None,
     ) -> Any:
-        """The photo with attributes of its faces changed, of the same kind, mode and size; see `FaceEditor.edit`."""
+        """The photo with attributes of its faces changed, of the same kind, mode and size.
+
+        `values`, `paste`, `detail` and `generator` are those of `FaceEditor.edit`, with its errors. It does not warn.
+        """
         edited = self.editor.edit_latents(self.latents, values, generator=generator)
         return self.render(edited, paste=paste, detail=detail)
 
     def unchanged(self, values: Mapping[str, Value], is_changed: bool = True) -> tuple[str, ...]:
-        """Says which attributes an edit leaves as they are: see `FaceEditor.unchanged`."""
+        """Says which of the attributes in `values` an edit leaves as they are, since a face has or lacks them already.
+
+        `is_changed` False, which `FaceEditor.rendered` tells, adds a line for an edit that hardly moves the face.
+        """
         return self.editor.unchanged(self, values, is_changed)
 
     def render(self, latents: Latents, *, paste: Paste = "changed", detail: bool | None = None) -> Any:
         """The photo with its faces as other latents say; a face whose latents are its own stays as it is, to the bit.
+
+        `paste` and `detail` are those of `FaceEditor.edit`.
 
         Raises:
             ValueError: another number of latents, or an unknown `paste`.

@@ -171,7 +171,7 @@ class _Facts:
     def _three_lines(self) -> str:
         wanted = next((a for a in ("Eyeglasses", "Smiling", "Happy") if a in self.attributes), self.attributes[0])
         if self.is_image:
-            use = f'model.set_attribute("photo.jpg", {_quoted(wanted)}, True).save("edited.png")'
+            use = f'model.set_attribute("face.jpg", {_quoted(wanted)}, True).save("edited.png")'
         else:
             use = f"model.set_attribute(x, {_quoted(wanted)}, True)  # x: a float tensor (B, {self.shape[0]})"
         name = _quoted(self.name)

@@ -116,7 +116,7 @@ def eval_results(evaluation: Mapping[str, Any], datasets: list[str], task: str |
             task_type=task or "other",
             dataset_type=datasets[0] if datasets else "custom",
             dataset_name=datasets[0] if datasets else "not stated",
-            dataset_split="test",
+            dataset_split=split_of(evaluation),
             metric_type=kind,
             metric_name=title,
             metric_value=float(f"{value:.4g}"),
@@ -124,6 +124,11 @@ def eval_results(evaluation: Mapping[str, Any], datasets: list[str], task: str |
         for path, kind, title in METRICS
         if is_number(value := at(evaluation, *path))
     ]
+
+
+def split_of(evaluation: Mapping[str, Any]) -> str:
+    """Gives the split that the figures are of: `test`, unless the evaluation names another."""
+    return next(iter(texts(evaluation.get("split"))), "test")
 
 
 def at(content: Any, *path: str, default: Any = None) -> Any:

@@ -203,11 +203,13 @@ class AttributeModel(Pretrained, Model, ABC):
 
     @gives_the_kind_it_takes
     def edit(self, images: Any, values: Mapping[str, Value], *, generator: torch.Generator | None = None) -> Any:
-        """Changes several attributes at once: `edit(images, {"Smiling": 0.7, "Hat": True})`; see `set_attribute`.
+        """Changes several attributes at once: `edit(images, {"Smiling": 0.7, "Hat": True})`.
+
+        `images`, each value and `generator` are what `set_attribute` takes, with its errors; the same kind comes back.
 
         Raises:
-            ValueError: two attributes that exclude one another are to be present, or one is to be absent and none takes
-                its place.
+            ValueError: no `values`; two attributes that exclude one another are to be present, or one is to be absent
+                and none takes its place.
 
         Warns:
             FramingWarning: a file whose face lies elsewhere than in the training pictures, or that has none.
@@ -225,7 +227,7 @@ class AttributeModel(Pretrained, Model, ABC):
             return latents if isinstance(images, Latents) else self._restored(self.decode(latents), batch)
 
     def check_values(self, values: Any) -> None:
-        """Checks that there are values, and that this model has their attributes; else raises ValueError."""
+        """Checks that there are `values`, and that this model has their attributes; else raises ValueError."""
         if not isinstance(values, Mapping) or not values:
             raise ValueError(
                 f"values: expected at least one attribute with its value, such as {{{self.attributes[0]!r}: True}}, got"
@@ -236,7 +238,7 @@ class AttributeModel(Pretrained, Model, ABC):
 
     @gives_the_kind_it_takes
     def reconstruct(self, x: Any) -> Any:
-        """decode(encode(x)), as the same kind of thing as x."""
+        """decode(encode(x)) of anything that `load_images` takes, or vectors (B, D), as the same kind of thing as x."""
         with self._evaluating(x):
             latents, batch = self._encoded(x)
             return self._restored(self.decode(latents), batch)
@@ -263,7 +265,10 @@ class AttributeModel(Pretrained, Model, ABC):
             return self.decode(self.prior_latents(n, y, generator))
 
     def predict_attributes(self, images: Any) -> dict[str, Tensor]:
-        """The probability (B,) of each attribute by q(y | x); it sums to one within an exclusive group."""
+        """The probability (B,) of each attribute by q(y | x), in [0, 1]; it sums to one within an exclusive group.
+
+        `images` are anything that `load_images` takes, or vectors (B, D). Raises ImageError if one can't be read.
+        """
         with self._evaluating(images):
             return dict(zip(self.attributes, self.posterior_y(self._tensor(images)[0]).mean.unbind(1), strict=True))
 

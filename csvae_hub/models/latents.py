@@ -88,12 +88,12 @@ class Latents:
         return replace(self, y=attributes)
 
     def to(self, device: torch.device | str) -> Latents:
-        """The same latents on another device."""
+        """The same latents on another `device`."""
         return replace(self, z=self.z.to(device), w=self.w.to(device), y=self.y.to(device))
 
     @staticmethod
     def cat(parts: Sequence[Latents]) -> Latents:
-        """Joins batches of one model along the batch."""
+        """Joins `parts`, batches of one model, along the batch."""
         z, w, y = (torch.cat([getattr(p, name) for p in parts]) for name in ("z", "w", "y"))
         return Latents(z, w, y, parts[0].attributes)
 

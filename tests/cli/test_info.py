@@ -37,9 +37,17 @@ def test_info_shows_the_figures_that_can_be_shown(run, model):
     shown = run("info", model).stdout
     assert "| Reconstruction, mean squared error of values in [0, 1] | 0.0123 |" in shown
     assert "87.5 %" in shown
+    assert "measured    on the test split\n" in shown
     assert "PSNR" not in shown
     assert "<!--" not in shown
     assert json.loads(run("info", model, "--json").stdout)["evaluation"] == FIGURES
+
+
+def test_info_says_on_which_pictures_packaged_weights_were_measured(run):
+    large, small = run("info", "celeba-128").stdout, run("info", "celeba-64").stdout
+    assert "measured    on 160 examples of the valid split\n" in large
+    assert "| Edits that a separate classifier takes for the wished class, mean |" in large
+    assert "measured    on 2,068 examples of the test split\n" in small
 
 
 @pytest.mark.parametrize("file", ["config.json", "preprocessor.json", "training.json", "evaluation.json"])

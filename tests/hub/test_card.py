@@ -65,7 +65,7 @@ def test_the_text_has_the_three_lines_the_picture_the_licence_and_the_limits(fac
     assert (
         "```python\nfrom csvae_hub import CSVAE\n"
         'model = CSVAE.from_pretrained("me/faces-64")\n'
-        'model.set_attribute("photo.jpg", "Eyeglasses", True).save("edited.png")\n```'
+        'model.set_attribute("face.jpg", "Eyeglasses", True).save("edited.png")\n```'
     ) in text
     assert "![Pictures made by the model](samples.png)" in text
     assert "**Licence of the weights**: [mine](https://example.org/x)." in text
