@@ -12,6 +12,7 @@ from csvae_hub.errors import ConfigError
 from csvae_hub.models import list_models
 from csvae_hub.training.config import TrainerConfig, learning_rate_factor
 from csvae_hub.training.parts import critic
+from csvae_hub.training.parts._common import switch_one_attribute
 from csvae_hub.training.parts.critic import BETAS, R1, R1_EVERY, RISE, Network, exclusions
 from csvae_hub.training.trainer import Trainer
 
@@ -123,16 +124,34 @@ def test_the_model_s_terms_are_their_equations(objective, batch, undisturbed):
     torch.testing.assert_close(step.terms["locality"], 10 * (edited - decoded).abs().flatten(1).mean(1))
 
 
-def test_locality_does_not_draw_the_classes_of_a_subspace_together(build, batch, monkeypatch):
+def test_edits_do_not_draw_the_classes_of_a_subspace_together(build, batch, monkeypatch):
+    """Of pictures that go to a class's mean or to another picture's point: what is edited has no gradient to w_i."""
     objective = build(parts={"critic": {}})
     objective.eval()
     monkeypatch.setattr(objective, "train", lambda: None)  # by moments of its own each picture of a batch moves all
+    monkeypatch.setattr(critic, "switch_one_attribute", _the_first(monkeypatch))
     x, _ = batch(objective, 8)
     part_of(objective).steps.fill_(RISE + 1)
-    _, step = objective.generative_step(x, torch.ones(8, 3))
-    (gradient,) = torch.autograd.grad(step.terms["locality"].sum(), step.out.w)
-    assert not gradient[torch.arange(8), part_of(objective).edit.which].any()
-    assert gradient.abs().sum() > 0
+    for y in (torch.ones(8, 3), torch.ones(8, 3).index_fill(0, torch.arange(0, 8, 2), 0.0)):
+        _, step = objective.generative_step(x, y)
+        edit = part_of(objective).edit
+        assert (edit.which == 0).all()
+        taken_over = (edit.latents.w[:, None, 0] == step.out.w[None, :, 0]).all(2).any()
+        assert taken_over == (y.mean() < 1)
+        (gradient,) = torch.autograd.grad((step.terms["locality"] + step.out.also.mean()).sum(), step.out.w)
+        assert not gradient[:, 0].any()
+        assert gradient[:, 1:].abs().sum() > 0
+
+
+def _the_first(monkeypatch):
+    """`switch_one_attribute` of the first attribute in all pictures."""
+
+    def switch(model, latents, donors):
+        with monkeypatch.context() as inside:
+            inside.setattr(torch, "randint", lambda _, size: torch.zeros(size, dtype=torch.int64))
+            return switch_one_attribute(model, latents, donors)
+
+    return switch
 
 
 @pytest.mark.parametrize("kind", list_models())
