@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("name", choices=["celeba-64", "celeba-128"])
     parser.add_argument("--data", required=True, help="pictures with attributes.csv, splits train, valid, test")
     parser.add_argument("--run", type=Path, help="by default runs/NAME")
-    parser.add_argument("--trained", type=Path, help="weights to store, instead of training")
+    parser.add_argument("--trained", type=Path, nargs="+", help="weights to store, instead of training; or their mean")
     parser.add_argument("--split", choices=["valid", "test"], default="test", help="valid: weights that are no end yet")
     parser.add_argument("--pictures", type=int, help="of the valid split at most so many, and no leakage: sooner")
     parser.add_argument("--judges", type=Path, default=Path("runs/judges"), help="kept here between starts")
@@ -76,10 +76,8 @@ def main() -> None:
     name, weights, run = arguments.name, hub.PACKAGED / arguments.name, arguments.run or Path("runs") / arguments.name
     if arguments.trained is None:
         train(load_recipe(name), arguments.data, run)
-    folder = arguments.trained or run / "model"
-    CSVAE.from_pretrained(folder, device="cpu").save_pretrained(
-        weights, dtype=torch.float16, extra={"training.json": history(folder)}
-    )
+    folders = arguments.trained or [run / "model"]
+    mean_of(folders).save_pretrained(weights, dtype=torch.float16, extra={"training.json": history(folders[-1])})
     model = CSVAE.from_pretrained(weights, device="cpu")
     size = model.config.image_size
     splits = [load_data(arguments.data, model.attributes, split, size) for split in ("train", "valid", "test")]
@@ -102,6 +100,17 @@ def main() -> None:
             (weights / CARD).write_text(make_card(weights, name, FIELDS), encoding="utf-8")
     text = f"{aims(name, result)}\n\n{figures(result, model.attributes)}\n"
     (ROOT / f"docs/results/{name}.md").write_text(text, encoding="utf-8")
+
+
+@torch.no_grad()
+def mean_of(folders: list[Path]) -> CSVAE:
+    """The last of models that went on from the same weights, with the mean of all weights (Wortsman et al. 2022)."""
+    models = [CSVAE.from_pretrained(folder, device="cpu") for folder in folders]
+    states = [model.state_dict() for model in models]
+    floats = [name for name, value in states[0].items() if value.is_floating_point()]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in floats}
+    models[-1].load_state_dict({**states[-1], **mean})
+    return models[-1]
 
 
 def measured(model: CSVAE, train_data: AttributeData | None, data: AttributeData, judges: Judges) -> dict[str, Any]:

@@ -115,6 +115,11 @@ class AttributeData(Dataset[tuple[Tensor, Tensor]]):
         ends = np.cumsum(self.weights.numpy())
         return self.labels[np.searchsorted(ends, (np.arange(len(self)) + 0.5) * ends[-1] / len(self))]
 
+    @property
+    def known(self) -> float:
+        """The share of the labels of what an epoch draws that are known; 1 where none is."""
+        return float(1 - np.isnan(self.drawn_labels).mean()) or 1.0
+
     def __len__(self) -> int:
         return len(self.images)
 

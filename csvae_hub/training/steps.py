@@ -134,6 +134,7 @@ class Objective(nn.Module):
             delta = list(model.adversary_net.parameters())
             self.minimisations.append(Minimisation("adversary", delta, self._adversary_losses, self.config.adversary))
         self.weights = {**vars(self.config), "negative_cross_entropy": self.config.negative_entropy}
+        self.known = 1.0 if data is None else data.known  # the share of known labels
         # hooks; these defaults are the paper
         self.instead: Callable[[Step], dict[str, Tensor]] = lambda step: {}  # of terms, in the loss
         self.also: Also = None
@@ -162,7 +163,7 @@ class Objective(nn.Module):
         for module in self.at_rest:
             module.eval()
         out = model(x, y, also=self.also)
-        terms = model.bound(out, x) | {"classifier": losses.cross_entropy(out.q_y, y)}
+        terms = model.bound(out, x) | {"classifier": losses.cross_entropy(out.q_y, y) / self.known}
         q_y = None
         if net is not None:
             q_y = asked(net.eval(), self.adversary_input(out))  # its running moments are the adversary's own business

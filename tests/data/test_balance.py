@@ -120,8 +120,8 @@ def test_half_of_an_epoch_is_labelled_where_most_examples_have_no_label(data):
     assert balanced(data, ()) is data
 
 
-@pytest.mark.parametrize(("labelled", "weight"), [(4, 3.0), (16, None)])
-def test_training_draws_labelled_examples_half_of_the_time(tmp_path, labelled, weight):
+@pytest.mark.parametrize(("labelled", "weight", "known"), [(4, 3.0, 0.5), (16, None, 2 / 3), (24, None, 1)])
+def test_training_draws_labelled_examples_half_of_the_time(tmp_path, labelled, weight, known):
     from PIL import Image
 
     from csvae_hub.training import load_recipe
@@ -137,6 +137,7 @@ def test_training_draws_labelled_examples_half_of_the_time(tmp_path, labelled, w
     trainer = prepare(recipe, tmp_path, None, cache_dir=tmp_path / "cache", quiet=True)
     weights = trainer.train_data.weights
     assert (None if weights is None else weights[0]) == weight
+    assert trainer.objective.known == pytest.approx(known)
 
 
 def test_what_cannot_be_balanced(data):
