@@ -85,37 +85,40 @@ def bare_block(block: ConvBlock, h: Tensor, condition: Tensor | None = None) -> 
     return F.silu(h if condition is None else block.modulation(h, condition))
 
 
+def bare_encode(model: CSVAE, x: Tensor) -> Tensor:
+    """The layers from images (B, C, H, W) to the heads; gives that of z."""
+    h, backbone = 2 * x - 1, model.backbone
+    for block in backbone.down:
+        h = bare_block(block, h)
+    features = F.silu(backbone.features_norm(backbone.features(h.flatten(1))))
+    model.q_z.correction(features)
+    model.q_w.lift(features)
+    nn.Sequential.forward(model.q_y, features)
+    return model.q_z.head(features)
+
+
+def bare_decode(model: CSVAE, z: Tensor, w: Tensor) -> Tensor:
+    """The layers from z (B, z_dim) and w (B, k * w_dim) to images (B, C, H, W)."""
+    backbone = model.backbone
+    h = backbone.start(torch.cat([z, w], 1)).unflatten(1, (-1, backbone.smallest, backbone.smallest))
+    for block in (backbone.start_block, *backbone.up):
+        h = bare_block(block, h, w)
+    return F.pixel_shuffle(backbone.pixels(h), 2).sigmoid()
+
+
 def calls(model: CSVAE, batch: int) -> dict[str, Callable[[], object]]:
     """Ours, pythae's and the bare layers' encode and decode of so many pictures."""
     x = torch.rand(batch, *model.config.shape)
-    theirs, backbone, latents = pythae_model(model), model.backbone, model.encode(x)
+    theirs, latents = pythae_model(model), model.encode(x)
     z, w = latents.z, latents.w.flatten(1)
-
-    def bare_encode() -> None:
-        h = 2 * x - 1
-        for block in backbone.down:
-            h = bare_block(block, h)
-        features = F.silu(backbone.features_norm(backbone.features(h.flatten(1))))
-        (
-            model.q_z.head(features),
-            model.q_z.correction(features),
-            model.q_w.lift(features),
-            nn.Sequential.forward(model.q_y, features),
-        )
-
-    def bare_decode() -> None:
-        h = backbone.start(torch.cat([z, w], 1)).unflatten(1, (-1, backbone.smallest, backbone.smallest))
-        for block in (backbone.start_block, *backbone.up):
-            h = bare_block(block, h, w)
-        F.pixel_shuffle(backbone.pixels(h), 2).sigmoid()
 
     return {
         "encode": lambda: model.encode(x),
         "encode, pythae": lambda: theirs.encoder(x),
-        "encode, bare": bare_encode,
+        "encode, bare": lambda: bare_encode(model, x),
         "decode": lambda: model.decode(latents),
         "decode, pythae": lambda: theirs.decoder(z),
-        "decode, bare": bare_decode,
+        "decode, bare": lambda: bare_decode(model, z, w),
     }
 
 
