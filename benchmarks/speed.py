@@ -1,4 +1,4 @@
-"""Times encode and decode on a CPU beside pythae and beside the bare layers.
+"""Times encode, decode and training on a CPU beside pythae, and the start beside that of torch.
 
     pip install --target SITE --no-deps pythae==0.1.2
     PYTHONPATH=SITE python benchmarks/speed.py -o docs/results/speed.json
@@ -6,7 +6,11 @@
 pythae's VAE gets networks of the same convolutions as the weights: batch norm behind each and ReLU, as in pythae's own,
 without what reads or changes attributes. Bare are the model's own layers called one by one, batch norm unfolded, with
 the linear layers of its heads. All are called in turns within one process, without gradients, on tensors; the medians
-are kept, and the ratios are medians over the turns. Run it on idle cores.
+are kept, and the ratios are medians over the turns.
+
+The training step is that of the recipe paper-celeba, 64 pictures: forward, backward and Adam, the adversary's too; of
+pythae's VAE, forward, backward and Adam (`speed_training.py`). The cold start is a fresh process that edits a file,
+beside one that imports torch, in turns. Run it on idle cores.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import json
 import platform
 import shlex
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +29,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from speed_training import training
 from torch import Tensor, nn
 
 from csvae_hub import CSVAE, hub
@@ -31,6 +37,8 @@ from csvae_hub.backbones.layers import ConvBlock
 
 BATCHES = {1: 60, 64: 15}
 """Turns for each number of pictures."""
+STARTS = 7
+PICTURE = Path(__file__).resolve().parents[1] / "examples/astronaut.png"
 
 
 def plain(block: ConvBlock) -> nn.Sequential:
@@ -85,37 +93,40 @@ def bare_block(block: ConvBlock, h: Tensor, condition: Tensor | None = None) -> 
     return F.silu(h if condition is None else block.modulation(h, condition))
 
 
+def bare_encode(model: CSVAE, x: Tensor) -> Tensor:
+    """The layers from images (B, C, H, W) to the heads; gives that of z."""
+    h, backbone = 2 * x - 1, model.backbone
+    for block in backbone.down:
+        h = bare_block(block, h)
+    features = F.silu(backbone.features_norm(backbone.features(h.flatten(1))))
+    model.q_z.correction(features)
+    model.q_w.lift(features)
+    nn.Sequential.forward(model.q_y, features)
+    return model.q_z.head(features)
+
+
+def bare_decode(model: CSVAE, z: Tensor, w: Tensor) -> Tensor:
+    """The layers from z (B, z_dim) and w (B, k * w_dim) to images (B, C, H, W)."""
+    backbone = model.backbone
+    h = backbone.start(torch.cat([z, w], 1)).unflatten(1, (-1, backbone.smallest, backbone.smallest))
+    for block in (backbone.start_block, *backbone.up):
+        h = bare_block(block, h, w)
+    return F.pixel_shuffle(backbone.pixels(h), 2).sigmoid()
+
+
 def calls(model: CSVAE, batch: int) -> dict[str, Callable[[], object]]:
     """Ours, pythae's and the bare layers' encode and decode of so many pictures."""
     x = torch.rand(batch, *model.config.shape)
-    theirs, backbone, latents = pythae_model(model), model.backbone, model.encode(x)
+    theirs, latents = pythae_model(model), model.encode(x)
     z, w = latents.z, latents.w.flatten(1)
-
-    def bare_encode() -> None:
-        h = 2 * x - 1
-        for block in backbone.down:
-            h = bare_block(block, h)
-        features = F.silu(backbone.features_norm(backbone.features(h.flatten(1))))
-        (
-            model.q_z.head(features),
-            model.q_z.correction(features),
-            model.q_w.lift(features),
-            nn.Sequential.forward(model.q_y, features),
-        )
-
-    def bare_decode() -> None:
-        h = backbone.start(torch.cat([z, w], 1)).unflatten(1, (-1, backbone.smallest, backbone.smallest))
-        for block in (backbone.start_block, *backbone.up):
-            h = bare_block(block, h, w)
-        F.pixel_shuffle(backbone.pixels(h), 2).sigmoid()
 
     return {
         "encode": lambda: model.encode(x),
         "encode, pythae": lambda: theirs.encoder(x),
-        "encode, bare": bare_encode,
+        "encode, bare": lambda: bare_encode(model, x),
         "decode": lambda: model.decode(latents),
         "decode, pythae": lambda: theirs.decoder(z),
-        "decode, bare": bare_decode,
+        "decode, bare": lambda: bare_decode(model, z, w),
     }
 
 
@@ -136,6 +147,20 @@ def measure(model: CSVAE, batch: int, turns: int) -> dict[str, Any]:
     return {"ms": {name: statistics.median(times) for name, times in seen.items()}, **ratios}
 
 
+def cold_start(model_name: str, rounds: int) -> dict[str, float]:
+    """Seconds of fresh processes: one imports torch, one gives the first edited picture of a file."""
+    edit = "from csvae_hub import CSVAE\nmodel = CSVAE.from_pretrained({!r})\nmodel.set_attribute({!r}, 'Smiling')"
+    codes = {"import torch": "import torch", "first edit": edit.format(model_name, str(PICTURE))}
+    seen: dict[str, list[float]] = {name: [] for name in codes}
+    for _ in range(rounds + 1):
+        for name, code in codes.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+            seen[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(times[1:]) for name, times in seen.items()}  # the first fills the cache
+    return {**medians, "ratio": medians["first edit"] / medians["import torch"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="celeba-64", help="packaged weights of the backbone conv")
@@ -148,9 +173,14 @@ def main() -> None:
     model = CSVAE.from_pretrained(arguments.model, device="cpu")
     with torch.no_grad():
         found = {str(batch): measure(model, batch, 3 if arguments.quick else turns) for batch, turns in BATCHES.items()}
+    found = {
+        "pictures": found,
+        "training": training(pythae_model, arguments.quick),
+        "cold_start": cold_start(arguments.model, 1 if arguments.quick else STARTS),
+    }
     command = shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]])
     about = {"command": command, "model": arguments.model, "torch": torch.__version__, "threads": arguments.threads}
-    hub.write_json(arguments.output, {**about, "machine": platform.machine(), "pictures": found})
+    hub.write_json(arguments.output, {**about, "machine": platform.machine(), **found})
     print(json.dumps(found, indent=2))
 
 

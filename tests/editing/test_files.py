@@ -152,6 +152,15 @@ def test_large_photos_make_small_batches(folder, tmp_path, monkeypatch):
     assert model.batches == [1, 1, 1]
 
 
+def test_three_megapixels_make_a_batch_of_photos(tmp_path):
+    source = tmp_path / "photo.png"
+    Image.new("L", (1000, 1000)).save(source)
+    jobs = [files.Job(source, tmp_path / f"out/{i}.png", source) for i in range(10)]
+    model = Inverting()
+    assert not failures(edit_files(model, {}, jobs, mark=False))
+    assert model.batches == [3, 3, 3, 1]
+
+
 def drawn_photos(folder, counts):
     folder.mkdir()
     for i, count in enumerate(counts):
