@@ -201,7 +201,7 @@ class FaceEditor:
     def align_opened(
         self, photo: Any, picture: Image.Image, *, face: Which = "largest", landmarks: ArrayLike | None = None
     ) -> AlignedPhoto:
-        """As `align`, of a photo that `open_picture` has made this picture of, which is kept and not copied."""
+        """As `align`, with `face` and `landmarks`, of a `photo` opened already: `picture` is kept and not copied."""
         try:
             faces = self._detect(picture, face) if landmarks is None else faces_of(landmarks)
             notes = (MANY,) if face == "all" and len(faces) >= MAX_FACES else ()

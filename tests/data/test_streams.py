@@ -135,7 +135,7 @@ def test_a_training_run_is_that_of_the_folder(sources, spec, tmp_path):
             standalone_mode=False,
         )
         weights.append(load_file(tmp_path / name / "model/model.safetensors"))
-        assert len(list((tmp_path / name / "grids").glob("*.png"))) == 1  # of the valid split
+        assert len(list((tmp_path / name / "grids").glob("*.png"))) == 2  # of the valid split
     assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
 
 
