@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     help="A folder of pictures, hf:OWNER/NAME, wds:SHARDS.tar, or drawn data by name.  [default: the recipe's own]",
 )
 @click.option("-o", "--output", required=True, type=FilePath(file_okay=False), help="The folder of the run.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: trainer.epochs=3.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field: trainer.epochs=20.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Resume from a checkpoint, or start anew.")
 @click.option("--dry-run", is_flag=True, help="Print the recipe and what it would take, by ten steps; train nothing.")
 @click.option("--balance", multiple=True, metavar="NAME", help="Draw as many examples with this attribute as without.")

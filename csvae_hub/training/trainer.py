@@ -82,9 +82,9 @@ class Trainer:
         for game in objective.minimisations:
             self.optimizers[game.name] = prepare(game.name, game.parameters, config.adversary_learning_rate, game.betas)
         self.batches_per_epoch = max(1, len(train_data) // config.batch_size)  # a last part of a batch is left out
-        check(objective.rest_epochs < config.epochs, "parts.rest.epochs", "fewer than epochs", objective.rest_epochs)
-        self.last_batch = config.epochs * self.batches_per_epoch
-        self.rest_at = self.last_batch - objective.rest_epochs * self.batches_per_epoch
+        epochs, rest = config.epochs, objective.rest_epochs
+        check(rest < epochs, "parts.rest.epochs", f"fewer than trainer.epochs, {epochs} (raise it, or set both)", rest)
+        self.last_batch, self.rest_at = (n * self.batches_per_epoch for n in (epochs, epochs - rest))
         self.elapsed, self.callbacks, self.stopping, self.looks = 0.0, Callbacks(callbacks), False, Looks(self)
 
     def fit(self, resume: bool = True) -> AttributeModel:

@@ -226,7 +226,7 @@ def test_the_adversary_stops_learning(run, state, changed, monkeypatch):
 
 @pytest.mark.parametrize("rest", [3, 4])
 def test_not_all_epochs_can_be_rest(run, rest):
-    words = rf"^parts\.rest\.epochs: expected fewer than epochs, got {rest}$"
+    words = rf"^parts\.rest\.epochs: expected fewer than trainer\.epochs, 3 \(raise it, or .*\), got {rest}$"
     with pytest.raises(ConfigError, match=words):
         run(epochs=3, rest=rest)
 
