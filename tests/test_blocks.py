@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -45,6 +46,7 @@ def folder(tmp_path):
             picture.convert("RGB").save(tmp_path / name, quality=95)
     with Image.open(ROOT / "examples/astronaut-512.png") as picture:
         small = picture.convert("RGB").resize((256, 256))
+    np.save(tmp_path / "pictures.npy", np.zeros((3, 3, 64, 64), np.uint8))
     small.save(tmp_path / "clip.gif", save_all=True, append_images=[small.rotate(2), small.rotate(4)], duration=40)
     return tmp_path
 
