@@ -17,7 +17,9 @@ import copy
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +44,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "1"
-    found: dict[str, Any] = {"machine": machine(arguments.device), "precision": arguments.precision}
+    found: dict[str, Any] = {"command": shlex.join(["python", "benchmarks/overhead.py", *sys.argv[1:]])}
+    found |= {"machine": machine(arguments.device), "precision": arguments.precision}
     for name, batch in RECIPES.items():
         found[name] = measured(name, arguments.batch or batch, arguments, arguments.seconds / len(RECIPES))
         print(json.dumps({name: found[name]}, indent=2))

@@ -1,8 +1,11 @@
-"""Pictures whose attributes are their halves' brightness, and classifiers of them."""
+"""Pictures whose attributes are their halves' brightness, classifiers of them, and the scripts of benchmarks/."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,14 @@ from csvae_hub.data.base import AttributeData
 from csvae_hub.evaluation import Judges
 
 NAMES = ("Left", "Right")
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Imports a script of benchmarks/ by its name, where it finds its neighbours."""
+    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+    return importlib.import_module
 
 
 def halves(n: int, seed: int) -> AttributeData:

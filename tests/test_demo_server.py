@@ -172,6 +172,7 @@ def test_old_files_go_and_young_ones_stay(tmp_path):
 SERVER = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this
 import sys, tempfile
 from pathlib import Path
 from csvae_hub.demo import folder

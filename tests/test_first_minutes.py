@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
 from csvae_hub.training.progress_line import ProgressLine
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def first(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    return importlib.import_module("first_minutes")
+def first(script):
+    return script("first_minutes")
 
 
 def test_it_reads_the_line_of_a_run(first, monkeypatch):

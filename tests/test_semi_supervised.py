@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from csvae_hub.data import SyntheticFaces
 from csvae_hub.training import load_recipe
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def semi(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    return importlib.import_module("semi_supervised")
+def semi(script):
+    return script("semi_supervised")
 
 
 def test_the_models_differ_in_their_data_alone(semi):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from torch import nn
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 class Other(nn.Module):
@@ -27,10 +22,9 @@ class Other(nn.Module):
 
 
 @pytest.fixture
-def speed_training(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
+def speed_training(script, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
-    return importlib.import_module("speed_training")
+    return script("speed_training")
 
 
 def test_a_step_of_ours_moves_the_adversary_and_every_other_network(speed_training):

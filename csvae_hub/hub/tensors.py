@@ -22,7 +22,9 @@ MAX_TENSORS = 20_000
 """Upper bound of their number; the deepest model that a config allows has fewer."""
 
 PART = 1 << 20
-"""Bytes that are read at once, so that reading takes little memory beside the tensors that are filled."""
+"""Bytes that are read at once, so that reading takes little memory beside the tensors that are filled.
+
+safetensors reads a tensor whole, also for a slice of it: the peak of loading would be up to 1.3 times the model."""
 
 TYPES = {
     "F16": torch.float16,

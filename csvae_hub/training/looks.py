@@ -58,7 +58,7 @@ class Looks:
             self.weights = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of the best epoch; empty before the first look."""
+        """The best epoch's tensors, as a checkpoint keeps them; empty before the first look."""
         if not self.weights:
             return {}
         about = torch.tensor([self.epoch, self.error], dtype=torch.float64)

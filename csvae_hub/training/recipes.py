@@ -224,10 +224,8 @@ def prepare(
     accelerator = join(accumulation, log_with, folder)
     quiet = quiet or not accelerator.is_main_process
     say(f"reading the training examples of {source}", quiet)
-    with (
-        watched_by(DecodingLine(quiet)),
-        accelerator.local_main_process_first(),
-    ):  # it decodes pictures into the cache, which the others read
+    first = accelerator.local_main_process_first()  # it decodes pictures into the cache, which the others read
+    with watched_by(DecodingLine(quiet)), first:
         train_data = _load(recipe, source, "train", cache_dir)
         valid_data = _load(recipe, source, "valid", cache_dir) if has_split(source, "valid") else None
     train_data = balanced(train_data, balance, recipe.model.exclusive)

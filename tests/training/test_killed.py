@@ -140,8 +140,8 @@ def main(out: Path) -> None:
     told["left_by_a_full_disk"] = sorted(path.name for path in (folder / "checkpoints").iterdir())
     ballast.unlink()
 
-    told["the_one_before"], told["spoilt"] = checkpoints(folder)
-    path = folder / "checkpoints" / checkpoints(folder)[-1] / "tensors.safetensors"
+    told["the_one_before"], told["spoilt"] = checkpoints(folder)[-2:]  # a third, if the kill came before it was removed
+    path = folder / "checkpoints" / told["spoilt"] / "tensors.safetensors"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1 << rng.randrange(8)
     path.write_bytes(content)
