@@ -31,6 +31,8 @@ SMALL = 24
 """Size in pixels below which a face may have smaller neighbours that the search missed."""
 SURE = 0.93
 """Faces with a lower score are also looked at upside down and on their sides."""
+NEAR = 0.1
+"""The turn, in radians, and change of size by a first look up to which a sure face that isn't small needs no second."""
 
 _FACE = np.array(CELEBA_LANDMARKS) - np.mean(CELEBA_LANDMARKS, axis=0)
 _UPRIGHT_FACE = _FACE / (_FACE[1, 0] - _FACE[0, 0])
@@ -193,7 +195,8 @@ class YuNet:
         if rough is None or rough.score < SURE:
             turned = [rough, *(self._seen(patch, face, view, within=2 * _SAME) for view in TURNED_VIEWS)]
             rough = max((seen for seen in turned if seen is not None), key=lambda seen: seen.score, default=None)
-        rough = rough and self._seen(patch, rough, ROUGH_VIEW)
+        if rough and (rough.score < SURE or rough.size < 2 * SMALL or _turn(face, rough) > NEAR):
+            rough = self._seen(patch, rough, ROUGH_VIEW)
         if rough is None:
             return None
         seen = [found for view in FINE_VIEWS if (found := self._seen(patch, rough, view)) is not None]
@@ -289,6 +292,11 @@ def _near(places: Points, place: Points, within: float = _SAME) -> NDArray[np.bo
     """Mask of the places that are nearer to one than `within` distances of the eyes."""
     apart = np.hypot(*(places[:, :2] - place[:2]).T)
     return apart <= within * np.maximum(places[:, 2], place[2])
+
+
+def _turn(before: Face, after: Face) -> float:
+    """The greatest change of turn (radians) or relative size from one face's landmarks to another's."""
+    return float(np.abs(fit(before.landmarks, after.landmarks).linear - np.eye(2)).max())
 
 
 def _mean(faces: Sequence[Face]) -> Face:

@@ -58,6 +58,25 @@ def test_the_largest_face_alone_is_the_first_of_all(detector, scene):
     assert alone.size == pytest.approx(first.size, rel=0.05)
 
 
+def test_a_sure_face_that_stands_as_expected_needs_no_second_look(detector, monkeypatch):
+    looks = []
+    seen = detector._seen
+    monkeypatch.setattr(detector, "_seen", lambda *given, **more: looks.append(1) or seen(*given, **more))
+    few, turn = {}, detection._turn
+    for near in (detection.NEAR, -1.0):  # none is near enough for the second
+        monkeypatch.setattr(detection, "NEAR", near)
+        looks.clear()
+        few[near] = detector.largest(SCENES["one, large"]), len(looks)
+    (face, count), (exact, more) = few.values()
+    assert more == count + 1 == 2 + len(detection.FINE_VIEWS)
+    assert np.hypot(*(face.landmarks - exact.landmarks).T).max() < 0.02 * exact.size
+    assert turn(face, face) == pytest.approx(0, abs=1e-9)
+    monkeypatch.setattr(detection, "SURE", 1.1)  # and one that is not sure is looked at again and turned
+    looks.clear()
+    detector.largest(SCENES["one, large"])
+    assert len(looks) == 2 + len(detection.FINE_VIEWS) + len(detection.TURNED_VIEWS)
+
+
 def test_a_face_that_is_small_in_the_quick_look_is_left_to_the_search_for_all(detector, monkeypatch):
     scene = placed([(170, 500, 500)])
     assert detector.largest(scene) is None
