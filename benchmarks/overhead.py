@@ -5,9 +5,10 @@
 The bare loop is that of `examples/plain_loop.py`: the objective's step, backward, Adam, and the same for each
 minimisation beside it, on a batch that is ready. `step` is `Trainer.train_step` on the same batch: besides, it averages
 the weights and takes down means and what the guards look at. `with data` takes each batch from the data set first; the
-share that it waits is what a step takes longer by that. `fit` is the whole loop, with log and callbacks. All four take
-`--steps` steps in each turn, in an order that changes, and the ratio is the median of the turns' own. `parts` times
-some of what the trainer does besides, alone. Random pictures; run it on idle cores.
+share that it waits is what a step takes longer by that. These three take `--steps` steps in a turn, one of each kind
+after the other in an order that changes, so that what slows the machine slows all alike. `fit` is the whole loop, with
+log and callbacks, after them. The ratio is the median of the turns' own. `parts` times some of what the trainer does
+besides, alone. Random pictures; run it on idle cores.
 """
 
 from __future__ import annotations
@@ -81,27 +82,30 @@ def measured(name: str, batch: int, arguments: argparse.Namespace, seconds: floa
         trainer.fit()
         return (times.at[-1] - times.at[0]) / (len(times.at) - 1)
 
-    kinds: dict[str, Callable[[], float]] = {
-        "bare": lambda: timed(lambda: bare(x, y), steps, device),
-        "step": lambda: timed(lambda: trainer.train_step(x, y, next(count) % steps), steps, device),
-        "with data": lambda: timed(
-            lambda: trainer.train_step(*trainer._examples(trainer._rows(next(count) % steps)), 0), steps, device
-        ),
-        "fit": fit,
+    kinds: dict[str, Callable[[], object]] = {
+        "bare": lambda: bare(x, y),
+        "step": lambda: trainer.train_step(x, y, next(count) % steps),
+        "with data": lambda: trainer.train_step(*trainer._examples(trainer._rows(next(count) % steps)), 0),
     }
-    for kind in kinds.values():  # warms up
-        kind()
+
+    def turn() -> dict[str, float]:
+        took = dict.fromkeys(kinds, 0.0)
+        for i in range(steps):
+            for kind in [*kinds][i % len(kinds) :] + [*kinds][: i % len(kinds)]:
+                took[kind] += timed(kinds[kind], 1, device) / steps
+        return took | {"fit": fit()}
+
+    turn()  # warms up
     turns: list[dict[str, float]] = []
     end = time.monotonic() + seconds
     while len(turns) < 4 or time.monotonic() < end:
-        order = list(kinds)[len(turns) % 4 :] + list(kinds)[: len(turns) % 4]
-        turns.append({kind: kinds[kind]() for kind in order})
-    ratios = {kind: [turn[kind] / turn["bare"] for turn in turns] for kind in kinds}
-    waits = statistics.median(1 - turn["step"] / turn["with data"] for turn in turns)
+        turns.append(turn())
+    ratios = {kind: [each[kind] / each["bare"] for each in turns] for kind in turns[0]}
+    waits = statistics.median(1 - each["step"] / each["with data"] for each in turns)
     return {
         "batch": batch,
         "turns": len(turns),
-        "seconds": {kind: statistics.median(turn[kind] for turn in turns) for kind in kinds},
+        "seconds": {kind: statistics.median(each[kind] for each in turns) for kind in turns[0]},
         "of_bare": {kind: statistics.median(values) for kind, values in ratios.items()},
         "of_bare_quartiles": {kind: statistics.quantiles(values, n=4)[::2] for kind, values in ratios.items()},
         "share_waiting_for_data": waits,
@@ -168,13 +172,11 @@ def timed(call: Callable[[], object], steps: int, device: torch.device) -> float
 
 def parts(trainer: Any, x: Any, y: Any, steps: int) -> dict[str, float]:
     """Seconds a step of what the trainer does besides, each alone."""
-    from csvae_hub.training.average import update_average
     from csvae_hub.training.guards import watched
 
     _, step = trainer.objective.generative_step(x, y)
-    average, model = trainer.average, trainer.objective.model
     calls: dict[str, Callable[[], object]] = {
-        "average": lambda: update_average(average, model, 0.999, 10**6),
+        "average": lambda: trainer.averaging.update(0.999, 10**6),
         "watched": lambda: watched(step),
         "batch": lambda: trainer._examples(torch.arange(len(x))),
         "means": lambda: [term.detach().mean() for term in step.terms.values()],

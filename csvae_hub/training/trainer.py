@@ -15,7 +15,7 @@ from csvae_hub.config import check
 from csvae_hub.data import AttributeData, on_device
 from csvae_hub.models import AttributeModel
 from csvae_hub.sharing import mine
-from csvae_hub.training.average import update_average
+from csvae_hub.training.average import Average
 from csvae_hub.training.callbacks import Callback, Callbacks
 from csvae_hub.training.config import TrainerConfig, batch_order, learning_rate_factor
 from csvae_hub.training.guards import Guards, scalars
@@ -72,11 +72,11 @@ class Trainer:
         self.near_data, first = on_device(train_data, self.device), self.processes.is_first
         self.folder = Path(folder) if folder is not None and first else None  # the others write nothing
         self.record, self.quiet = dict(record or {}), quiet or not first
-        self.checkpoint_seconds = 60 * checkpoint_minutes
-        self.is_image = train_data.images.ndim == 4
+        self.checkpoint_seconds, self.is_image = 60 * checkpoint_minutes, train_data.images.ndim == 4
         self.memory_format = torch.channels_last if self.is_image else torch.contiguous_format
         self.objective = objective.to(self.device).to(memory_format=self.memory_format)
         self.average = self.processes.average_of(objective)
+        self.averaging = Average(self.average, objective.model)
         prepare, parameters = self.processes.prepare, objective.generative_parameters()
         self.optimizers = {"generative": prepare("generative", parameters, config.learning_rate, objective.betas)}
         for game in objective.minimisations:
@@ -160,7 +160,7 @@ class Trainer:
                     break
                 self._descend(game.name, game.weight * term)
                 means[i][game.name] = term.detach()
-        update_average(self.average, objective.model, self.config.ema_decay, batch)
+        self.averaging.update(self.config.ema_decay, batch)
         return self.processes.means(means)
 
     def _descend(self, name: str, loss: Tensor) -> None:
