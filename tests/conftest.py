@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from csvae_hub.classifier import ARCHITECTURES, train_classifier
 from csvae_hub.data.base import AttributeData
@@ -16,6 +17,13 @@ from csvae_hub.evaluation import Judges
 
 NAMES = ("Left", "Right")
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def pytest_collection_modifyitems(items):
+    """Leaves out the tests of exports where torch is too old for them."""
+    for item in items if torch.__version__ < "2.10" else ():
+        if "export" in item.nodeid or "browser_page" in item.nodeid:
+            item.add_marker(pytest.mark.skip(reason="an export needs torch 2.10"))
 
 
 @pytest.fixture

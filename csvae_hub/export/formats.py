@@ -106,4 +106,4 @@ FORMATS = {
 
 def _batches(inputs: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
     """The first dimension of every input is the batch, of any size."""
-    return ({0: torch.export.Dim("batch")},) * len(inputs)
+    return ({0: torch.export.Dim("batch", max=2**31 - 1)},) * len(inputs)

@@ -79,8 +79,8 @@ def find_part(name: str) -> type[Part]:
     if name not in known:
         raise ConfigError(f"unknown part {name!r}:{did_you_mean(name, known)} Known: {', '.join(known)}")
     module = importlib.import_module(f"{__package__}.parts.{name}")
-    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Part) and c is not Part]
-    return found[0]
+    own = [c for c in vars(module).values() if getattr(c, "__module__", None) == module.__name__]  # no list[int]
+    return next(c for c in own if isinstance(c, type) and issubclass(c, Part))
 
 
 def list_recipes() -> list[str]:
