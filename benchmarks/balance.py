@@ -72,15 +72,12 @@ def run(seed: int, part: dict[str, str], splits: list[SyntheticFaces], arguments
 def table(runs: dict[str, dict[str, Any]]) -> str:
     """ROC AUC of the MLP probe by attribute: mean ± standard deviation over the seeds."""
     names = list(next(iter(next(iter(runs.values())).values()))["mlp"]["attributes"])
-    lines = [
-        f"| classes in the adversary's loss | {' | '.join(names)} | MSE |",
-        f"| --- {'| --- ' * (len(names) + 1)}|",
-    ]
-    for variant, by_seed in runs.items():
-        values = [[run["mlp"]["attributes"][name]["auc"] for run in by_seed.values()] for name in names]
-        spread = [f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in values]
-        lines.append(f"| {variant} | {' | '.join(spread)} | {mean(run['mse'] for run in by_seed.values()):.4f} |")
-    return "\n".join(lines) + "\n"
+    rows = [["classes in the adversary's loss", *runs], ["---"] * (len(runs) + 1)]
+    for name in names:
+        found = [[run["mlp"]["attributes"][name]["auc"] for run in by_seed.values()] for by_seed in runs.values()]
+        rows.append([name, *(f"{mean(v):.3f} ± {stdev(v) if len(v) > 1 else 0:.3f}" for v in found)])
+    rows.append(["MSE", *(f"{mean(run['mse'] for run in by_seed.values()):.4f}" for by_seed in runs.values())])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 if __name__ == "__main__":

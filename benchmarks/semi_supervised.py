@@ -129,13 +129,13 @@ def verdict(runs: dict[str, dict[str, Any]]) -> dict[str, float | bool] | None:
 def table(runs: dict[str, dict[str, Any]]) -> str:
     """Means over the seeds; behind ± half of the distance between the extremes."""
     lines = [
-        "| trained on | faces | labelled | " + " | ".join(COLUMNS) + " |",
-        "| --- |" + " --- |" * (len(COLUMNS) + 2),
+        "| trained on: labelled of all faces | " + " | ".join(COLUMNS) + " |",
+        "| --- |" + " --- |" * len(COLUMNS),
     ]
     for name, by_seed in runs.items():
         first = next(iter(by_seed.values()))
         figures = " | ".join(cells(COLUMNS, by_seed))
-        lines.append(f"| {name} | {first['faces']:,} | {first['labelled']:,} | {figures} |")
+        lines.append(f"| {name}: {first['labelled']:,} of {first['faces']:,} | {figures} |")
     return "\n".join(lines) + "\n"
 
 
