@@ -213,15 +213,20 @@ class Processes:
                 value.copy_(contiguous)
 
     def prepare(self, name: str, parameters: list[nn.Parameter], rate: float, betas: tuple[float, float]) -> Any:
-        """The optimiser of a minimisation, Adam; `gates` gets by its name what the loss passes through."""
+        """The optimiser of a minimisation, Adam; `gates` gets by its name what the loss passes through.
+
+        accelerate's wrapper of it is left out where it has no scaler to serve: it looks on the disk for an optional
+        package at every step, 2 % of a small network's time.
+        """
         fused = True if self.device.type == "cuda" else None  # one kernel, where waiting for kernels takes the time
         adam = torch.optim.Adam(parameters, rate, betas, fused=fused)
         self.gates[name], optimizer = self.accelerator.prepare(Minimised(parameters), adam)
-        return optimizer
+        bare = self.accelerator.scaler is None and self.device.type != "xla"
+        return adam if bare else optimizer
 
     def clip(self, optimizer: Any) -> None:
-        """Clips the gradients of an optimiser's parameters, where they are whole."""
-        if self.clip_norm is None or not self.accelerator.sync_gradients:
+        """Clips the gradients of an optimiser's parameters, which have to be whole."""
+        if self.clip_norm is None:
             return
         if self.accelerator.scaler is not None and self.accelerator.mixed_precision != "fp16":
             self.accelerator.scaler.unscale_(optimizer.optimizer)  # else accelerate does so

@@ -164,12 +164,12 @@ class Trainer:
         return self.processes.means(means)
 
     def _descend(self, name: str, loss: Tensor) -> None:
-        gate, optimizers = self.processes.gates[name], self.optimizers  # a step is taken at the last part of a batch
-        with self.accelerator.accumulate(gate):
+        with self.accelerator.accumulate(gate := self.processes.gates[name]):
             self.accelerator.backward(gate(loss))
-            self.processes.clip(optimizers[name])
-            optimizers[name].step()
-            optimizers[name].zero_grad(set_to_none=True)
+            if self.accelerator.sync_gradients:  # at the last part of a batch
+                self.processes.clip(self.optimizers[name])
+                self.optimizers[name].step()
+                self.optimizers[name].zero_grad(set_to_none=True)
 
     def begin_rest(self, resumed: bool = False) -> None:
         """Goes on from the averaged weights with the encoder at rest; the optimiser's moments begin anew."""

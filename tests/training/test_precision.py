@@ -94,7 +94,8 @@ def test_a_scaled_loss_gives_the_step_of_the_loss(build, data):
 
 def seen(run, name):
     """The gradients with which an optimiser of a run takes its steps, as they will be."""
-    found, optimizer = [], run.optimizers[name].optimizer
+    optimizer = run.optimizers[name]
+    found, optimizer = [], getattr(optimizer, "optimizer", optimizer)  # with a scaler it is in accelerate's wrapper
     parameters = optimizer.param_groups[0]["params"]
     optimizer.register_step_pre_hook(lambda *_: found.extend(p.grad.clone() for p in parameters))
     return found
