@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -166,11 +168,18 @@ class ConditionalFlow(nn.Module):
         moved, log_det = self.couplings((white + self.shift(signs)) * log_scale.exp(), signs)
         return moved, log_det + log_scale.sum(1)
 
-    def fit(self, h: Tensor, y: Tensor, *, steps: int | None = None) -> float:
+    def fit(
+        self,
+        h: Tensor,
+        y: Tensor,
+        *,
+        steps: int | None = None,
+        progress: Callable[[int, int], None] = lambda done, steps: None,
+    ) -> float:
         """Finds T_y for codes h (N, dim) and y (N, k), 0 or 1, without NaN; starts from where it is.
 
         AdamW over `steps` (by default `STEPS`) batches, with a cosine schedule and weight decay on both flows. The
-        caller's random state is kept.
+        caller's random state is kept. `progress` is told after each step how many are done, and of how many.
 
         Returns:
             The mean negative log-likelihood of whitened codes over the last tenth of the steps, in nats.
@@ -188,7 +197,7 @@ class ConditionalFlow(nn.Module):
             optimizer = torch.optim.AdamW(parameters, 2e-3, weight_decay=0.3)
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
             order = torch.randperm(0)
-            for _ in range(steps):
+            for step in range(steps):
                 order = torch.randperm(len(h)) if len(order) < BATCH else order
                 rows, order = order[:BATCH], order[BATCH:]
                 moved, log_det = self.changed(white[rows], y[rows])
@@ -199,6 +208,7 @@ class ConditionalFlow(nn.Module):
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.detach())
+                progress(step + 1, steps)
             self.requires_grad_(False)
         return torch.stack(losses[-max(1, steps // 10) :]).mean().item()
 

@@ -155,9 +155,7 @@ def traversal(
     axes_of_w = plane(shown.w[:, index].float().cpu(), shown.y[:, index].cpu())
     origin = ends[0] - ends[0] @ axes_of_w.T @ axes_of_w
     absent, present = (ends @ axes_of_w.T).tolist()
-    reach = max(math.dist(absent, present), 1e-3)
-    square = [((a + p) / 2 - reach, (a + p) / 2 + reach) for a, p in zip(absent, present, strict=True)]
-    across, up = extent or square
+    across, up = extent or square_of(absent, present)
     if not (across[0] < across[1] and up[0] < up[1]):
         raise ValueError(f"extent: expected two ranges from a lower to a higher number, got {extent}")
     line = functools.partial(torch.linspace, steps=steps, device="cpu", dtype=torch.float32)
@@ -179,6 +177,15 @@ def traversal(
     ylabel = "second coordinate of w_i" if flat else "w_i along its greatest spread across"
     axes.set(title=name, xlabel=xlabel, ylabel=ylabel, xlim=edges[:2], ylim=edges[2:])
     return figure
+
+
+def square_of(absent: Sequence[float], present: Sequence[float]) -> list[Range]:
+    """From where to where each coordinate goes in the plane that `traversal` draws by itself.
+
+    The square around the middle of the points that stand for absent and for present, twice as wide as these are apart.
+    """
+    reach = max(math.dist(absent, present), 1e-3)
+    return [((a + p) / 2 - reach, (a + p) / 2 + reach) for a, p in zip(absent, present, strict=True)]
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int = 100) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from csvae_hub import CSVAE, FaceEditor, hub, list_models
+from csvae_hub.plotting import square_of
 from csvae_hub.training import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +30,18 @@ def test_they_are_listed_small_and_of_their_recipe(editor):
     recipe, config = load_recipe("celeba-128").model, editor.model.config
     assert (config.attributes, config.shape, config.z_grid) == (recipe.attributes, recipe.shape, recipe.z_grid)
     assert {"README.md", "training.json", "samples.png", "preprocessor.json"} <= {p.name for p in FOLDER.iterdir()}
+
+
+def test_the_point_that_the_docs_give_lies_in_the_plane_that_the_map_draws(editor):
+    absent, present = editor.model.class_means[editor.model.index("Eyeglasses")].tolist()
+    given = set()
+    for file in ("README.md", "docs/get-started.md", "docs/photos.md", "csvae_hub/cli/edit.py", "csvae_hub/cli/map.py"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        given |= set(re.findall(r'Eyeglasses(?:=|": \[)(-?\d\.\d), ?(-?\d\.\d)', text))
+    assert given
+    for point in given:
+        for at, (low, high) in zip(map(float, point), square_of(absent, present), strict=True):
+            assert low <= at <= high
 
 
 def test_their_figures_are_those_of_the_docs():

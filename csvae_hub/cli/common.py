@@ -21,7 +21,10 @@ from csvae_hub.text import is_address, printable, value_of
 if TYPE_CHECKING:
     from csvae_hub.editing import EncodedPhoto, FaceEditor
     from csvae_hub.editing.selection import Which
-    from csvae_hub.models import AttributeModel, Latents
+    from csvae_hub.models import CSVAE, AttributeModel, Latents
+
+FAR = 0.25
+"""How far outside of the square of `csvae map`, by the square's side, a point may lie without a note."""
 
 
 class FaceChoice(click.ParamType):
@@ -209,7 +212,22 @@ def _value_for(editor: FaceEditor | AttributeModel, model: AttributeModel, name:
         raise click.UsageError(f"{name}: expected no coordinates, since this model has no subspaces: give a number")
     if isinstance(value, list) and len(value) != model.config.w_dim:
         raise click.UsageError(f"{name}: expected {model.config.w_dim} coordinates, got {len(value)}")
+    if isinstance(value, list) and isinstance(model, CSVAE):
+        _warn_of_far_point(model, name, value)
     return encode_face(editor, value, "largest")[0] if isinstance(value, Path) else value
+
+
+def _warn_of_far_point(model: CSVAE, name: str, point: list[float]) -> None:
+    """Says so where a point lies far outside of the square that `csvae map` draws."""
+    from csvae_hub.plotting import square_of
+
+    absent, present = model.class_means[model.index(name)].tolist()
+    square = square_of(absent, present)
+    beyond = [max(low - at, at - high) / (high - low) for at, (low, high) in zip(point, square, strict=True)]
+    if max(beyond) > FAR:
+        spans = " and ".join(f"{low:.2f} to {high:.2f}" for low, high in square)
+        text = f"{name}: the point lies far outside of the plane that csvae map draws ({spans}), where no faces were"
+        echo(f"note: {text} seen in training: take a nearer one", err=True)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from csvae_hub.cli import common
+from csvae_hub.errors import require
 
 if TYPE_CHECKING:
     from csvae_hub.editing.selection import Which
@@ -34,10 +35,11 @@ def command(
 ) -> None:
     """Draw the face in PHOTO at points of the plane of the attribute NAME.
 
-    The axes are the two coordinates that `csvae edit` takes, as in Eyeglasses=-0.5,0.0. Marks show the faces that lack
+    The axes are the two coordinates that `csvae edit` takes, as in Eyeglasses=0.0,-0.3. Marks show the faces that lack
     the attribute and the faces that have it.
     """
     common.check_output(output, picture, FORMATS)
+    require("matplotlib", "plot")  # before the seconds that a model takes
     model = common.load_picture_model(model_name, device)
     model.index(name)
     _check_plane(model, model_name)

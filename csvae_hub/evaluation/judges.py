@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,12 @@ def train_judges(
 
     def trained(name: str) -> AttributeClassifier:
         say(f"training the judge {name}: {epochs} epochs of {len(data)} pictures")
+        started = time.monotonic()
+
+        def report(epoch: int, loss: float) -> None:
+            left = (time.monotonic() - started) / epoch * (epochs - epoch)
+            say(f"judge {name}: epoch {epoch} of {epochs}, loss {loss:.4f}, {left / 60:.0f} min left")
+
         return train_classifier(
             data,
             epochs=epochs,
@@ -96,7 +103,7 @@ def train_judges(
             width=WIDTHS[name],
             precision=precision,
             device=device,
-            report=lambda epoch, loss: say(f"judge {name}: epoch {epoch} of {epochs}, loss {loss:.4f}"),
+            report=report,
         )
 
     return Judges(map(trained, ARCHITECTURES))

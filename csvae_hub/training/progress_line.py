@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from csvae_hub.training.guards import is_watched
 
 PLAIN_SECONDS, LIVE_SECONDS = 30.0, 0.25
 """Seconds between two lines where there is no terminal, and between two states of the live line at least."""
+FIRST_SECONDS = 2.0
+"""Seconds after which a piece of work between two batches first says how long it takes."""
 CELLS = 12
 """Width of the bar."""
 TERMS = {
@@ -89,6 +91,10 @@ class ProgressLine:
             place = f"epoch {entry['epoch']}, batch {batch} of {self.last_batch}, {self._left(batch)}"
             self.say(f"{place}{speed}; {_in_a_line(values)}")
 
+    def leave_out(self, seconds: float) -> None:
+        """Counts so many seconds as no part of the time that batches take."""
+        self.started += seconds
+
     def show_grid(self, path: Path) -> None:
         """Names the newest grid: at once where there is no terminal, else in the live block from now on."""
         self.grid = [f"newest grid: {path}"]
@@ -140,6 +146,26 @@ class DecodingLine:
             sys.stderr.flush()
         else:
             say((CLEAR if self.is_live else "") + text, self.quiet)
+
+
+class Reports:
+    """Reports, at the first step that tells anything and then twice a minute, how far a piece of work is.
+
+    It is called after each step with the steps that are done and their number, and gives its lines to `say`.
+    """
+
+    def __init__(self, work: str, say: Callable[[str], None]) -> None:
+        self.work, self.say = work, say
+        self.started = self.said_at = time.monotonic()
+
+    def __call__(self, done: int, steps: int) -> None:
+        """Counts a step."""
+        now = time.monotonic()
+        waits = PLAIN_SECONDS if self.said_at > self.started else FIRST_SECONDS
+        if now - self.said_at >= waits or done == steps:
+            self.said_at = now
+            left = (now - self.started) / done * (steps - done)
+            self.say(f"{self.work}: step {done} of {steps}, {_clock(left)} left")
 
 
 def say(line: str, quiet: bool = False) -> None:

@@ -96,6 +96,8 @@ class RunLog:
         """Opens the files of a run that starts after `first_batch` batches; later entries are removed."""
         self.last_time, self.last_batch_logged = time.monotonic(), first_batch
         self.line.start(first_batch)
+        if first_batch:
+            self.say(f"resuming after batch {first_batch} of {self.line.last_batch}")
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             said = _cut_log(self.folder / "log.jsonl", first_batch)
@@ -150,6 +152,13 @@ class RunLog:
     def say(self, line: str) -> None:
         """A line of its own on stderr."""
         self.line.say(line)
+
+    def aside(self, line: str) -> None:
+        """The same, of what is done between two batches: the time since the last entry isn't counted as theirs."""
+        now = time.monotonic()
+        self.line.leave_out(now - self.last_time)
+        self.last_time = now
+        self.say(line)
 
     def _keep(self, entry: Mapping[str, Any]) -> None:
         if self.file is not None:

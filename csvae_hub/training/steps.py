@@ -141,8 +141,8 @@ class Objective(nn.Module):
         self.adversary_input: Callable[[Output], Tensor] = lambda out: out.z
         self.adversary_batches: Callable[[Tensor, Tensor], Examples] = lambda z, y: [(z, y)]
         self.base_rate: Callable[[], Tensor | None] = lambda: None
-        self.betas = (0.9, 0.999)
-        self.batch, self.rest_epochs = 0, 0  # the number of the batch, from 0
+        self.betas, self.batch, self.rest_epochs = (0.9, 0.999), 0, 0  # the number of the batch, from 0
+        self.say: Callable[[str], None] = lambda line: None  # of what takes long between two batches
         self.begin_rest: Callable[[Examples | None], None] | None = None
         self.at_rest: list[nn.Module] = []
         self.fit_at_rest: list[Callable[[Examples], None]] = []
@@ -181,8 +181,7 @@ class Objective(nn.Module):
 
     def _adversary_losses(self, step: Step) -> Iterator[Tensor]:
         """-log q_δ(y | z) on the latents of a generative step, for δ."""
-        net = self.model.adversary_net
-        if net is None or step.q_y is None:
+        if (net := self.model.adversary_net) is None or step.q_y is None:
             return
         for z, y in self.adversary_batches(self.adversary_input(step.out).detach(), step.y):
             yield losses.cross_entropy(net.train()(z), y, self.base_rate()).mean()

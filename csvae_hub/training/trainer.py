@@ -99,7 +99,8 @@ class Trainer:
             TrainingError: a loss or a weight is no longer finite.
             SystemExit: SIGTERM came; the checkpoint is saved, and the status is 143.
         """
-        self.stopping, log = False, RunLog.of(self, Guards.of(self))
+        log = RunLog.of(self, Guards.of(self))
+        self.stopping, self.objective.say = False, log.aside
         sigterm = sigterm_stops(self.stop, lambda: log.say(interrupted(self)), self.processes.signals)
         with torch.random.fork_rng(), self.processes.alone(self.folder), log, sigterm, self.processes.sharing():
             torch.manual_seed(self.config.seed)
@@ -109,7 +110,7 @@ class Trainer:
             means = Means(lambda batch: self.train_data.names(self._rows(batch)))
             for batch in range(first, self.last_batch):
                 if batch == self.rest_at:
-                    log.say("the encoder rests from here on; what is fitted to it comes first")
+                    log.aside("the encoder rests from here on; what is fitted to it comes first")
                     self.begin_rest()
                 terms = self.train_step(*self._examples(self._rows(batch)), batch)
                 means.add(terms)

@@ -66,6 +66,19 @@ def test_one_model_is_measured_as_evaluate_does(measure, folders, tmp_path):
     assert "leakage" in shown.stderr
 
 
+def test_judges_are_trained_into_a_folder_that_is_not_there_and_taken_from_it_again(measure, tmp_path):
+    folder, outputs = tmp_path / "kept", [tmp_path / "one.json", tmp_path / "two.json"]
+    first, second = (
+        measure("csvae", *DRAWN, "--judges", folder, "--photos", 0, "-o", output).stderr for output in outputs
+    )
+    assert first.startswith("reading csvae, and of synthetic-faces the splits train, valid and test")
+    assert "epoch 14 of 14" in first
+    assert "0 min left" in first
+    assert "epoch" not in second
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    Judges.load(folder)
+
+
 def test_models_are_compared_and_drawn(measure, tmp_path):
     output, plots = tmp_path / "both.json", tmp_path / "plots"
     options = ("--judges", "judges", "--photos", 0, "-o", output, "--plots", plots)

@@ -115,3 +115,21 @@ def test_no_face_or_all_of_them_is_no_choice_for_one_strip(run, weights, photos)
     command = ("sweep", "photos/two.jpg", "Smiling", "-o", "strip.png", "--model", weights, "--face")
     assert "expected largest or a number from 0" in run(*command, "all", code=2).stderr
     assert "face: expected a number below 2" in run(*command, 2, code=1).stderr
+
+
+def test_a_map_without_matplotlib_fails_before_the_model_is_loaded(run, photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(AttributeModel, "from_pretrained", None)
+    result = run("map", "photos/one.png", "Smiling", "-o", "map.png", code=1)
+    assert "csvae-hub[plot]" in result.stderr
+
+
+def test_a_point_far_outside_of_the_plane_is_noted_and_one_within_is_not(run, weights, photos):
+    model = AttributeModel.from_pretrained(weights, device="cpu")
+    absent, present = model.class_means[model.index("Smiling")].numpy()
+    middle, reach = (absent + present) / 2, np.hypot(*(present - absent))
+    for distance, noted in ((0.99, False), (1.4, False), (1.6, True)):
+        x, y = middle + (0, distance * reach)
+        options = ("-o", "edited.png", "--aligned", "--model", weights)
+        result = run("edit", "photos/one.png", f"Smiling={x},{y}", *options)
+        assert ("note: Smiling: the point lies far outside of the plane" in result.stderr) == noted

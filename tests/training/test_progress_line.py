@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from csvae_hub.training.progress_line import CLEAR, DecodingLine, ProgressLine
+from csvae_hub.training.progress_line import CLEAR, DecodingLine, ProgressLine, Reports
 
 ENTRY = {"kind": "batch", "epoch": 2, "images_per_second": 512.0, "loss": 9.0, "kl_z": 3.0, "kl_w.Smiling": 1.0}
 TERMS = {
@@ -206,3 +206,19 @@ def test_decoding_is_told_twice_a_minute_elsewhere_and_of_each_source_at_once(ca
     assert said[-1] == "640 of 640, 0:00:00 left"
     DecodingLine(quiet=True)(1, 1)
     assert capsys.readouterr().err == ""
+
+
+def test_work_between_two_batches_says_after_two_seconds_and_then_twice_a_minute_how_long_it_takes(monkeypatch):
+    now, lines = [100.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    report = Reports("fitting", lines.append)
+    for step in range(1, 101):
+        now[0] += 1
+        report(step, 100)
+    assert lines == [
+        "fitting: step 2 of 100, 0:01:38 left",
+        "fitting: step 32 of 100, 0:01:08 left",
+        "fitting: step 62 of 100, 0:00:38 left",
+        "fitting: step 92 of 100, 0:00:08 left",
+        "fitting: step 100 of 100, 0:00:00 left",
+    ]

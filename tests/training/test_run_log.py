@@ -95,3 +95,31 @@ def test_what_is_watched_is_named_only_where_no_term_is_to_blame():
         means.add({name: torch.tensor(value) for name, value in row.items()})
         with pytest.raises(TrainingError, match=words):
             means.take(1)
+
+
+def test_what_is_done_between_two_batches_counts_neither_in_the_speed_nor_in_the_time_left(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with RunLog(None, 20) as log:
+        log.start(0)
+        now[0] = 10.0
+        log.write("batch", 10, 1, 8, {"loss": 0.5})
+        now[0] = 500.0
+        log.aside("fitting: step 1 of 2")
+        now[0] = 1000.0
+        log.aside("fitting: step 2 of 2")
+        now[0] = 1001.0
+        log.write("batch", 11, 2, 8, {"loss": 0.5})
+        now[0] = 1040.0
+        log.write("batch", 12, 2, 8, {"loss": 0.5})
+    first, *asides, next_line, last = capsys.readouterr().err.splitlines()
+    assert "0:00:10 left, 8 examples a second" in first
+    assert asides == ["fitting: step 1 of 2", "fitting: step 2 of 2"]
+    assert "0:00:09 left, 8 examples a second" in next_line
+    assert "0:00:33 left, 0 examples a second" in last
+
+
+def test_a_resumed_run_says_so(capsys):
+    with RunLog(None, 20) as log:
+        log.start(7)
+    assert capsys.readouterr().err == "resuming after batch 7 of 20\n"

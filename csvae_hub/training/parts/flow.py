@@ -8,6 +8,7 @@ from torch import Tensor
 
 from csvae_hub.config import check
 from csvae_hub.training.parts._common import all_codes
+from csvae_hub.training.progress_line import Reports
 from csvae_hub.training.steps import Examples, NoOptions, Objective, Part, Step
 
 
@@ -24,7 +25,7 @@ class Flow(Part):
         def fit(examples: Examples) -> None:
             codes, attributes = all_codes(model, examples)
             if model.q_z.flow is not None:
-                model.q_z.flow.fit(codes, attributes)
+                model.q_z.flow.fit(codes, attributes, progress=Reports("fitting the flow", objective.say))
 
         objective.fit_at_rest.append(fit)
 

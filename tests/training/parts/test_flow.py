@@ -22,6 +22,13 @@ def test_it_is_fitted_at_the_beginning_of_the_rest_and_nothing_else_moves(build,
     assert not torch.equal(model.posterior_z(x, torch.zeros(60, 3)).mean, model.posterior_z(x, torch.ones(60, 3)).mean)
 
 
+def test_the_fit_says_how_long_it_takes(build, batch):
+    objective, lines = build(parts={"flow": {}, "rest": {}}, flow=8), []
+    objective.say = lines.append
+    objective.begin_rest([batch(objective, 60)])
+    assert lines[-1] == "fitting the flow: step 20 of 20, 0:00:00 left"
+
+
 def test_a_resumed_rest_does_not_fit_it_again(build, state, changed):
     objective = build(parts={"flow": {}, "rest": {}}, flow=8)
     before = state(objective)
