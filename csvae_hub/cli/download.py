@@ -10,7 +10,7 @@ import click
 from csvae_hub.cli.common import FilePath, echo
 
 
-@click.command("download")
+@click.command("download", short_help="Fetch weights from the Hub and print their folder.")
 @click.argument("repo_id", metavar="USER/NAME")
 @click.option("-o", "--output", type=FilePath(file_okay=False), help="Copy the files here.")
 @click.option("--revision", help="A branch, tag or commit.  [default: main]")

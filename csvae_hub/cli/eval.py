@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SEED = click.IntRange(0, 2**32 - 1)
 
 
-@click.command("eval")
+@click.command("eval", short_help="Measure a model: reconstruction, edits, variety, leakage.")
 @click.argument("model_name", metavar="MODEL")
 @click.option("--data", required=True, help="Labelled pictures with three splits, named as for train, or drawn data.")
 @click.option("-o", "--output", required=True, type=FilePath(dir_okay=False), help="The figures, as JSON.")

@@ -12,7 +12,7 @@ from csvae_hub.errors import CardError, ExportError
 FORMATS = ("onnx", "torch")
 
 
-@click.command("export")
+@click.command("export", short_help="Write a model as ONNX or torch.export graphs.")
 @click.argument("model_name", metavar="MODEL")
 @click.option("-o", "--output", required=True, type=FilePath(file_okay=False), help="The folder of the graphs.")
 @click.option("--format", "name", type=click.Choice(FORMATS), default="onnx", show_default=True)

@@ -10,7 +10,7 @@ import click
 from csvae_hub.cli.common import echo, echo_lines, json_option, print_json
 
 
-@click.command("info")
+@click.command("info", short_help="Show a model and its figures, or the mark of an edited photo.")
 @click.argument("model_name", metavar="MODEL")
 @json_option
 def command(model_name: str, as_json: bool) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".svg", ".pdf")
 
 
-@click.command("map")
+@click.command("map", short_help="Draw a face at points of the plane of an attribute.")
 @common.photo_argument
 @click.argument("name")
 @click.option("-o", "--output", required=True, type=common.FilePath(dir_okay=False), help="The map.")

@@ -7,7 +7,7 @@ import click
 from csvae_hub.cli.common import echo
 
 
-@click.command("push")
+@click.command("push", short_help="Send weights to the Hub, in one commit.")
 @click.argument("model_name", metavar="MODEL")
 @click.argument("repo_id", metavar="USER/NAME")
 @click.option("--private/--public", default=None, help="For a repo that is created now.  [default: the account's]")

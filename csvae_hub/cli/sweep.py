@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from csvae_hub.editing.selection import Which
 
 
-@click.command("sweep")
+@click.command("sweep", short_help="Draw a face with an attribute from absent to present.")
 @common.photo_argument
 @click.argument("name")
 @click.option("-o", "--output", required=True, type=common.FilePath(dir_okay=False), help="The strip.")

@@ -42,6 +42,12 @@ def test_env_names_versions(run):
     assert "python 3." in shown
 
 
+def test_the_list_of_commands_has_whole_sentences(run):
+    commands = run("-h").stdout.partition("Commands:")[2].strip().splitlines()
+    assert len(commands) > 10
+    assert all(line.endswith(".") and not line.endswith("..") for line in commands)
+
+
 def test_every_command_is_there(run):
     shown = run("--help").stdout
     commands = {line.split()[0] for line in shown.partition("Commands:")[2].splitlines() if line.strip()}
