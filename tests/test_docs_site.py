@@ -132,6 +132,15 @@ def test_colours_follow_the_system_until_the_switch_chooses(page, address):
 
 
 @in_a_browser
+@pytest.mark.parametrize("path", ["concepts/", "backbones/", "hub/", "part/", "training/"])
+def test_the_words_in_a_drawing_can_be_read_on_a_phone_and_the_page_is_no_wider(page, address, path):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(address + path, wait_until="networkidle")
+    assert page.locator("p > img[src$='.svg']").first.bounding_box()["width"] > 600
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@in_a_browser
 def test_no_page_asks_another_host(page, address, site):
     places = [place.parent.relative_to(site).as_posix() for place in site.rglob("index.html")]
     assert len(places) > 50
