@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from csvae_hub.models import CSVAE, AttributeModel, Latents
 
 FAR = 0.25
-"""How far outside of the square of `csvae map`, by the square's side, a point may lie without a note."""
+"""A point this far outside of the square of `csvae map`, in sides of the square, gets a note."""
 
 
 class FaceChoice(click.ParamType):
@@ -218,7 +218,7 @@ def _value_for(editor: FaceEditor | AttributeModel, model: AttributeModel, name:
 
 
 def _warn_of_far_point(model: CSVAE, name: str, point: list[float]) -> None:
-    """Says so where a point lies far outside of the square that `csvae map` draws."""
+    """Notes a point that lies far outside of the square around the classes, which `csvae map` draws."""
     from csvae_hub.plotting import square_of
 
     absent, present = model.class_means[model.index(name)].tolist()
@@ -226,8 +226,8 @@ def _warn_of_far_point(model: CSVAE, name: str, point: list[float]) -> None:
     beyond = [max(low - at, at - high) / (high - low) for at, (low, high) in zip(point, square, strict=True)]
     if max(beyond) > FAR:
         spans = " and ".join(f"{low:.2f} to {high:.2f}" for low, high in square)
-        text = f"{name}: the point lies far outside of the plane that csvae map draws ({spans}), where no faces were"
-        echo(f"note: {text} seen in training: take a nearer one", err=True)
+        text = f"{name}: the point lies far outside of the square around both classes ({spans})"
+        echo(f"note: {text}; the picture may not be a face: take a nearer one", err=True)
 
 
 @contextmanager

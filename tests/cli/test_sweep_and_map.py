@@ -132,4 +132,4 @@ def test_a_point_far_outside_of_the_plane_is_noted_and_one_within_is_not(run, we
         x, y = middle + (0, distance * reach)
         options = ("-o", "edited.png", "--aligned", "--model", weights)
         result = run("edit", "photos/one.png", f"Smiling={x},{y}", *options)
-        assert ("note: Smiling: the point lies far outside of the plane" in result.stderr) == noted
+        assert ("note: Smiling: the point lies far outside of the square" in result.stderr) == noted
