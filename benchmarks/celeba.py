@@ -10,6 +10,8 @@ the same script, apart from the model.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +166,13 @@ def renew_card(path: Path, evaluation: dict[str, Any]) -> None:
         temporary.write_text(with_results(card, evaluation, path.parent.name), encoding="utf-8")
 
 
-def load_judges(folder: Path, data: AttributeData, epochs: int = EPOCHS) -> Judges:
+def load_judges(
+    folder: Path, data: AttributeData, epochs: int = EPOCHS, exclusive: Sequence[Sequence[str]] = ()
+) -> Judges:
     """The judges in a folder, trained where there are none yet."""
     if not folder.is_dir():
-        train_judges(data, seed=1, epochs=epochs, progress=lambda line: print(line, flush=True)).save(folder)
+        say = partial(print, flush=True)
+        train_judges(data, exclusive, seed=1, epochs=epochs, progress=say).save(folder)
     return Judges.load(folder)
 
 

@@ -92,7 +92,7 @@ def main() -> None:
     model = CSVAE.from_pretrained(arguments.weights if arguments.split == "test" else arguments.trained)
     names = ("train", "valid", "test") if arguments.split == "test" else ("train", "valid")
     splits = [split_of(arguments.data, model, name, arguments.pictures) for name in names]
-    judges = load_judges(arguments.judges, splits[0], arguments.judge_epochs).to(model.device)
+    judges = load_judges(arguments.judges, splits[0], arguments.judge_epochs, model.config.exclusive).to(model.device)
     command = "python benchmarks/expressions_48.py --data FOLDER --trained FOLDER"
     if arguments.split == "valid":
         found = summary(f"{command} --split valid", "valid", splits, measured(model, splits, judges))

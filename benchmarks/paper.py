@@ -82,7 +82,8 @@ def compare_on(name: str, arguments: argparse.Namespace) -> None:
     found: dict[str, Any] = hub.read_json(path) if path.is_file() else {"runs": {}}
     recipe = recipe_of(name, "csvae", 0, arguments)
     splits = splits_of(name, recipe, arguments.data)
-    judges = judges_of(splits[0], arguments.runs / name / "judges") if recipe.model.is_image else None
+    folder = arguments.runs / name / "judges"
+    judges = judges_of(splits[0], folder, recipe.model.exclusive) if recipe.model.is_image else None
     found["command"] = shlex.join(["python", "benchmarks/paper.py", *sys.argv[1:]])
     found["torch"], found["recipe"] = torch.__version__, to_dict(recipe)
     for seed in range(arguments.seeds):
@@ -120,10 +121,10 @@ def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeDat
     return found
 
 
-def judges_of(data: AttributeData, folder: Path) -> Judges:
+def judges_of(data: AttributeData, folder: Path, exclusive: Sequence[Sequence[str]] = ()) -> Judges:
     """The judges of an earlier start, or new ones."""
     if not folder.is_dir():
-        train_judges(data, seed=1, progress=print).save(folder)
+        train_judges(data, exclusive, seed=1, progress=print).save(folder)
     return Judges.load(folder)
 
 

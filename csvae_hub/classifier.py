@@ -206,7 +206,7 @@ def train_classifier(
     caller's random state is kept.
 
     Args:
-        data: pictures and their attributes.
+        data: pictures and their attributes; an epoch draws by their weights, where there are some.
         augment: flip, shift, scale, turn, recolour, blur and hide parts of the pictures, and add noise.
         precision: "float32" or "bfloat16" (autocast).
         device: by default CUDA where there is one, else the CPU; the classifier stays there.
@@ -239,7 +239,7 @@ def train_classifier(
         )
         for epoch in range(1, epochs + 1):
             total = 0.0
-            for indices in torch.randperm(len(data)).split(batch_size):
+            for indices in _order(data).split(batch_size):
                 images, labels = (part.to(device) for part in data.batch(indices))
                 images = torch.cat([augmented(part) for part in _resized(images, size).split(_ALIKE)])
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -253,6 +253,13 @@ def train_classifier(
             if report is not None:
                 report(epoch, total / len(data))
     return classifier.eval()
+
+
+def _order(data: AttributeData) -> Tensor:
+    """The examples of an epoch in a random order, drawn by their weights where there are some."""
+    if data.weights is None:
+        return torch.randperm(len(data))
+    return torch.multinomial(data.weights, len(data), replacement=True)
 
 
 def _resized(images: Tensor, size: int) -> Tensor:

@@ -43,6 +43,17 @@ def test_same_seed_same_weights_and_the_callers_random_state_is_kept(make_halves
     assert not torch.equal(first(images), other(images))
 
 
+def test_an_epoch_draws_by_the_weights(make_halves, monkeypatch):
+    data, drawn = make_halves(40, 0).weighted(np.repeat([1.0, 0.0, 3.0], [10, 20, 10])), []
+    batch = data.batch
+    monkeypatch.setattr(data, "batch", lambda rows: drawn.extend(rows.tolist()) or batch(rows))
+    train_classifier(data, epochs=20)
+    counts = np.bincount(drawn, minlength=40)
+    assert counts.sum() == 20 * 40
+    assert counts[10:30].sum() == 0
+    assert 2.4 < counts[30:].sum() / counts[:10].sum() < 3.7
+
+
 def test_bfloat16_training_gives_float32_weights(make_halves):
     classifier = train_classifier(make_halves(32, 0), epochs=1, width=2, precision="bfloat16")
     assert {p.dtype for p in classifier.parameters()} == {torch.float32}

@@ -83,7 +83,7 @@ def command(
     groups = model.config.exclusive
     train, valid, test = (part.exclusive(groups, mask=True) for part in splits) if groups else splits
     if judges is not None and not judges.exists() and model.config.is_image:
-        train_judges(train, seed=seed, device=device, progress=say).save(judges)
+        train_judges(train, groups, seed=seed, device=device, progress=say).save(judges)
     options: dict[str, Any] = {"judges": Judges.load(judges) if judges else None, "seed": seed, "progress": say}
     if photos:
         from csvae_hub.editing.aligned import put_back

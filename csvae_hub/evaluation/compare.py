@@ -89,7 +89,7 @@ def compare(
     say = progress or (lambda line: None)
     if judges is None and first.config.is_image:
         data = train_data.select(first.attributes)
-        judges = train_judges(data, seed=seed, device=first.device, progress=progress)
+        judges = train_judges(data, first.config.exclusive, seed=seed, device=first.device, progress=progress)
     return {
         name: evaluate(
             model,

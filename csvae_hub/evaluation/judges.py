@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from csvae_hub.classifier import ARCHITECTURES, AttributeClassifier, train_classifier
+from csvae_hub.data.balance import balanced
 from csvae_hub.data.base import AttributeData
 from csvae_hub.errors import WeightsMismatchError
 from csvae_hub.evaluation.metrics import mean, one_sided, roc_auc
@@ -70,6 +71,7 @@ class Judges:
 
 def train_judges(
     data: AttributeData,
+    exclusive: Sequence[Sequence[str]] = (),
     *,
     seed: int = 0,
     epochs: int = EPOCHS,
@@ -79,12 +81,15 @@ def train_judges(
 ) -> Judges:
     """A judge of each architecture, trained on all of `data` with strong augmentation.
 
-    The arguments are those of `train_classifier`; `progress` is called with a line before each judge and after each
-    epoch.
+    The members of each group of `exclusive` are drawn as often as one another (`balanced`): whether an edit looks like
+    a rare one is asked, and a judge that saw it rarely would hardly ever say so. The other arguments are those of
+    `train_classifier`; `progress` is called with a line before each judge and after each epoch.
 
     Raises:
         ValueError: see `train_classifier`.
+        DataError: a member of a group that no picture has.
     """
+    data = balanced(data, [group[0] for group in exclusive], exclusive) if exclusive else data
     say = progress or (lambda line: None)
 
     def trained(name: str) -> AttributeClassifier:

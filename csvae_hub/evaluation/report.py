@@ -89,7 +89,9 @@ def evaluate(
     }
     if model.config.is_image:
         if judges is None:
-            judges = train_judges(splits["train"], seed=seed, device=model.device, progress=progress)
+            judges = train_judges(
+                splits["train"], model.config.exclusive, seed=seed, device=model.device, progress=progress
+            )
         judges.to(model.device)
         say("attribute change")
         result["judge"] = judges_record(judges, test_data)

@@ -139,7 +139,7 @@ def test_the_evaluation_of_a_model_with_groups_has_them():
         return AttributeData(images.astype(np.uint8), data.labels, NAMES)
 
     splits = [split() for _ in range(3)]
-    judges = train_judges(splits[0], epochs=1)
+    judges = train_judges(splits[0], model.config.exclusive, epochs=1)
     result = evaluate(model, *splits, judges)
     (found,) = result["groups"]
     assert found["members"] == ["Happy", "Sad", "Angry"]

@@ -7,7 +7,7 @@ import torch
 from csvae_hub.classifier import ARCHITECTURES, AttributeClassifier, train_classifier
 from csvae_hub.data import SyntheticFaces
 from csvae_hub.data.base import AttributeData
-from csvae_hub.errors import WeightsError
+from csvae_hub.errors import DataError, WeightsError
 from csvae_hub.evaluation import Judges, attribute_change, classifier_metrics, train_judges
 from csvae_hub.evaluation.judges import doubt, judges_record
 
@@ -63,6 +63,24 @@ def test_they_are_unlike_and_live_in_one_folder(make_halves, tmp_path):
         assert torch.equal(ours, theirs)
     again = train_judges(make_halves(40, 0), epochs=2, seed=3)
     assert torch.equal(again.read([images])[0], judges.read([images])[0])
+
+
+def test_the_members_of_a_group_are_drawn_alike(monkeypatch):
+    images, members = np.zeros((40, 1, 16, 16), np.uint8), np.repeat([0, 1, 2], [30, 8, 2])
+    data = AttributeData(images, np.eye(3, dtype=np.float32)[members], ("Happy", "Sad", "Angry"))
+    seen = []
+    monkeypatch.setattr(
+        "csvae_hub.evaluation.judges.train_classifier",
+        lambda data, **options: seen.append(data) or AttributeClassifier(data.attributes, size=16, channels=1),
+    )
+    train_judges(data, [data.attributes])
+    for drawn in seen:
+        shares = np.bincount(members, drawn.weights.numpy()) / len(data)
+        np.testing.assert_allclose(shares, [1 / 3] * 3, atol=1e-3)
+    train_judges(data)
+    assert [drawn.weights is None for drawn in seen] == [False, False, True, True]
+    with pytest.raises(DataError, match="expected examples of each class to balance, got one without"):
+        train_judges(data.subset(range(38)), [data.attributes])
 
 
 def test_a_folder_of_one_judge_is_refused(judges, tmp_path):

@@ -49,8 +49,11 @@ def _data(n=40, shape=(3, 16, 16)):
     )
 
 
-def _build(kind="csvae", parts=None, data="images", weights=None, without=(), **model):
-    """An objective over a model whose zeros have been shaken; `parts` holds options by a part's name, or is "every"."""
+def _build(kind="csvae", parts=None, data="images", weights=None, without=(), reads=True, **model):
+    """An objective over a model whose zeros have been shaken; `parts` holds options by a part's name, or is "every".
+
+    With `reads` a critic has learned to read already.
+    """
     if parts == "every":
         parts = {name: options for name, options in EVERY_PART.items() if name not in without}
     torch.manual_seed(0)
@@ -60,7 +63,11 @@ def _build(kind="csvae", parts=None, data="images", weights=None, without=(), **
         for parameter in built.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     chosen = [(find_part(name), find_part(name).Options(**options)) for name, options in (parts or {}).items()]
-    return Objective(built, ObjectiveConfig(**(weights or {})), chosen, _data(shape=config.shape))
+    objective = Objective(built, ObjectiveConfig(**(weights or {})), chosen, _data(shape=config.shape))
+    for name, buffer in objective.parts.named_buffers():
+        if name.endswith(".reading") and reads:
+            buffer.zero_()
+    return objective
 
 
 def _batch(objective, n=12, missing=0.2):

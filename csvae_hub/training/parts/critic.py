@@ -7,7 +7,8 @@ real and decoded pictures, and of an edited one the attribute as it was before. 
 decoded (VAE/GAN, Larsen et al. 2016) and edited, and that of edited pictures the switched attribute is read as was
 wished (AttGAN, He et al. 2019) and the others as in the decoded picture. Because the critic looks for traces of what
 was there before, no pattern of the decoder's own satisfies it for long. All that it is shown is disturbed at random
-(`disturbance`): else it learns the training pictures by heart.
+(`disturbance`): else it learns the training pictures by heart. Before all that it learns to read the attributes of real
+pictures, and nothing is asked of the model: an edit towards what the critic can't read yet is a pattern.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from csvae_hub.config import check
 from csvae_hub.distributions import attributes
 from csvae_hub.losses import cross_entropy
 from csvae_hub.models import AttributeModel, Latents
+from csvae_hub.sharing import gathered
 from csvae_hub.training.guards import constant_answer
 from csvae_hub.training.parts._common import Edited, disturbance, follow_class_means, switch_one_attribute
 from csvae_hub.training.steps import Minimisation, Objective, Part, Step, asked
@@ -37,8 +39,11 @@ READ_DECODED, TRACES = 0.5, 0.03
 """Weights in the critic's loss of reading decoded pictures, and the switched attribute of edited ones as it was."""
 MATCHING, LOCALITY, SWITCHED, OTHERS = 5.0, 10.0, 8.0, 4.0
 """Weights beside the other terms of the model; the last two are those of attributes in recognition."""
-RISE = 500
-"""Batches over which the weight of the model's terms rises from 0: a critic that knows nothing leads astray."""
+READS, NEWEST = 0.7, 0.02
+"""The critic can read where it loses less than this share of what a constant answer loses; of a running mean, in which
+the newest batch has this share."""
+RISE = 2000
+"""Batches over which the weight of the model's terms rises from 0, once it can: it learns what is real meanwhile."""
 NEVER = 0.02
 """Attributes that fewer than this share of the pictures of a class have do not go with the class."""
 
@@ -89,7 +94,8 @@ class Critic(Part):
 
     realism: $½ softplus(-D(\hat x, y)) + softplus(-D(x', y'))$. recognition: the cross entropy of attributes by the
     logits at $x'$: 8 times the switched one as wished, 4 times the others as the critic reads them in $\hat x$,
-    disturbed alike; their labels would make $x'$ a stronger case of each, and all of them would change. matching: five
+    disturbed alike; their labels would make $x'$ a stronger case of each, and all of them would change. What is
+    switched in a group of n counts in the unit of log n, as a plain attribute does in that of log 2. matching: five
     times the mean distance between the critic's features of $\hat x$ and x. locality: ten times the mean change
     $|x'-\hat{x}|$, with a gradient to $x'$ alone: else the classes of w_i would move towards one another, away from the
     prior.
@@ -101,6 +107,7 @@ class Critic(Part):
 
     Options = Options
     steps: Tensor
+    reading: Tensor
     exclusions: Tensor
     decided: Tensor
 
@@ -109,7 +116,8 @@ class Critic(Part):
         config = objective.model.config
         check(config.is_image, "parts.critic", "a model of pictures", config.shape)
         self.net = Network(config.shape[0], config.shape[-1], len(config.attributes))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # since it can read
+        self.register_buffer("reading", torch.ones(()))  # its loss as a share of what a constant answer loses
         data = objective.data
         check(data is not None, "parts.critic", "training data, to see which attributes go together", data)
         assert data is not None
@@ -123,13 +131,16 @@ class Critic(Part):
         self.edit: Edited | None = None
         objective.also = lambda latents: self._edits(objective.model, latents)
         parameters = list(self.net.parameters())
-        sees_nothing = constant_answer(labels, groups)["loss"]
-        chance = (1 + DECODED + EDITED + WRONG) * log(2) + (1 + READ_DECODED + TRACES) * sees_nothing / self.questions
-        objective.minimisations.append(Minimisation("critic", parameters, self.losses, 1.0, BETAS, True, chance))
+        self.sees_nothing = constant_answer(labels, groups)["loss"]
+        reading = (1 + READ_DECODED + TRACES) * self.sees_nothing / self.questions
+        self.chance = (1 + DECODED + EDITED + WRONG) * log(2) + reading
+        objective.minimisations.append(Minimisation("critic", parameters, self.losses, 1.0, BETAS, True, self.chance))
         objective.betas = (0.5, 0.99)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
-        """The model's terms, on the decoded pictures and on the same with one attribute switched."""
+        """The model's terms, on the decoded pictures and on the same with one attribute switched; none at first."""
+        if not self.reads():
+            return {}
         model, decoded, edited, edit = step.objective.model, step.out.p_x.mean, step.out.also, self.edit
         assert edited is not None
         assert edit is not None
@@ -148,10 +159,11 @@ class Critic(Part):
         decided, unedited = self.decided[edit.which], attributes(logits[:batch].detach(), model.config.groups).mean
         asked_for = torch.where(decided, wished, unedited).masked_fill(wished == 0.5, torch.nan)
         switched = asked_for.masked_fill(~decided, torch.nan)
+        unit = log(2) / decided.sum(1).clamp(min=2).log()
         terms = {
             "realism": 0.5 * F.softplus(-score[:batch]) + F.softplus(-score[batch:]),
-            "recognition": OTHERS * cross_entropy(read, asked_for)
-            + (SWITCHED - OTHERS) * cross_entropy(read, switched),
+            "recognition": OTHERS * cross_entropy(read, asked_for.masked_fill(decided, torch.nan))
+            + SWITCHED * unit * cross_entropy(read, switched),
             "matching": MATCHING * torch.stack(distances).mean(0),
             "locality": LOCALITY * _per_example(edited - decoded.detach()),
         }
@@ -160,6 +172,9 @@ class Critic(Part):
 
     def losses(self, step: Step) -> Iterator[Tensor]:
         """The critic's loss on the pictures of a generative step."""
+        if not self.reads():
+            yield self._lesson(step)
+            return
         (wished, before, edited), x, y = step.kept["critic"], step.x, step.y.nan_to_num(0.5)
         half, groups = len(x) // 2, step.objective.model.config.groups
         decoded = step.out.p_x.mean.detach()[:half]
@@ -182,7 +197,20 @@ class Critic(Part):
         self.steps += 1
         yield loss
 
+    def reads(self) -> bool:
+        """Whether it has learned to read by now."""
+        return bool(self.reading < READS)
+
+    def _lesson(self, step: Step) -> Tensor:
+        """The loss of reading real pictures alone, in the unit of the whole loss."""
+        logits = self.net(disturbance(step.x)(step.x), step.y.nan_to_num(0.5))[1]
+        read = cross_entropy(attributes(logits, step.objective.model.config.groups), step.y) / self.sees_nothing
+        self.reading.lerp_(gathered(read).mean(), NEWEST)
+        return self.chance * read.mean()
+
     def _edits(self, model: AttributeModel, latents: Latents) -> Latents:
+        if not self.reads():
+            return latents[:0]
         self.edit = switch_one_attribute(model, latents, donors=0.5)
         return self.edit.latents
 

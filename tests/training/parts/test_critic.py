@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from math import log
 
 import pytest
 import torch
@@ -13,10 +14,11 @@ from csvae_hub.models import list_models
 from csvae_hub.training.config import TrainerConfig, learning_rate_factor
 from csvae_hub.training.parts import critic
 from csvae_hub.training.parts._common import switch_one_attribute
-from csvae_hub.training.parts.critic import BETAS, R1, R1_EVERY, RISE, Network, exclusions
+from csvae_hub.training.parts.critic import BETAS, NEWEST, R1, R1_EVERY, READS, RISE, Network, exclusions
 from csvae_hub.training.trainer import Trainer
 
 GRIDS = {"a vector": {}, "a grid": {"z_grid": 4, "z_dim": 32}}
+NAMES = ("Smiling", "Hat", "Young")
 TERMS = ("realism", "recognition", "matching", "locality")
 
 
@@ -234,6 +236,56 @@ def test_the_model_s_terms_rise_over_the_first_batches(objective, batch):
     assert (found[0] == 0).all()
     torch.testing.assert_close(found[1], found[2] / 2)
     torch.testing.assert_close(found[2], found[3])
+
+
+def test_the_critic_learns_to_read_before_it_asks_for_anything(build, batch, state, changed, trained, undisturbed):
+    objective = build(parts={"critic": {}}, reads=False)
+    part, game = part_of(objective), game_of(objective)
+    x, y = batch(objective, 8)
+    loss, step = objective.generative_step(x, y)
+    loss.backward()
+    assert not set(TERMS) & step.terms.keys()
+    assert step.out.also.shape == (0, 3, 16, 16)
+    assert "model.backbone.pixels.weight" in trained(objective)
+
+    objective.zero_grad(set_to_none=True)
+    before = state(objective)
+    (loss,) = game.losses(step)
+    read = F.binary_cross_entropy_with_logits(part.net(x, y.nan_to_num(0.5))[1], y.nan_to_num(), reduction="none")
+    share = (read * ~y.isnan()).sum(1).mean() / part.sees_nothing
+    torch.testing.assert_close(loss, game.chance * share)
+    loss.backward()
+    assert changed(before, objective) == {"parts.0.reading"}
+    torch.testing.assert_close(part.reading, 1 - NEWEST + NEWEST * share.detach())
+    out = {f"parts.0.net.out.{name}" for name in ("weight", "bias")}
+    assert out < trained(objective) <= {name for name, _ in objective.named_parameters() if name.startswith("parts")}
+
+    part.reading.fill_(READS)
+    assert not set(TERMS) & objective.generative_step(x, y)[1].terms.keys()
+    part.reading.sub_(0.01)
+    assert set(TERMS) < objective.generative_step(x, y)[1].terms.keys()
+    assert part.steps == 0
+
+
+def test_a_critic_that_can_read_stays_at_its_work(objective, batch):
+    part, game = part_of(objective), game_of(objective)
+    part.reading.fill_(READS - 0.01)
+    for _ in range(2):
+        _, step = objective.generative_step(*batch(objective, 8))
+        list(game.losses(step))
+    assert (part.steps, part.reads()) == (2, True)
+    torch.testing.assert_close(part.reading, torch.tensor(READS - 0.01))
+
+
+def test_what_is_switched_in_a_group_counts_in_the_unit_of_its_greatest_entropy(build, batch, undisturbed):
+    objective = build(parts={"critic": {}}, exclusive=(NAMES,))
+    part = part_of(objective)
+    part.steps.fill_(RISE)
+    x, _ = batch(objective, 8)
+    _, step = objective.generative_step(x, F.one_hot(torch.arange(8) % 3, 3).float())
+    wished, _, edited = step.kept["critic"]
+    surprise = F.cross_entropy(part.net(edited, wished)[1], wished.argmax(1), reduction="none")
+    torch.testing.assert_close(step.terms["recognition"], 8 * log(2) / log(3) * surprise)
 
 
 def test_attributes_that_hardly_occur_together_exclude_one_another():
