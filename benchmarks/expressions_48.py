@@ -39,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "expressions-48"
 FRAME = ROOT / "docs/results/expression-frame.json"
 """Where the faces of the set lie, by `expression_frame.py`."""
+ADVERSARY = "adversary_net."
 AT_MOST = 4_000_000
 """Bytes of the packaged weights."""
 BEHIND, WORST, ABOVE = 0.05, 0.40, 0.10
@@ -113,10 +114,19 @@ def main() -> None:
 
 
 def package(trained: Path, weights: Path) -> None:
-    """Stores a trained model as float16, with the template of the set and the records of its training."""
-    model = CSVAE.from_pretrained(trained, device="cpu")
-    if SHOWN not in model.attributes or len(model.config.exclusive) != 1:
-        raise SystemExit(f"{trained}: expected one group of expressions with {SHOWN}, got {model.config.exclusive}")
+    """Stores a trained model as float16, with the template of the set and the records of its training.
+
+    The adversary, which training alone asks, would be a quarter of the file: a new one without hidden layers stands in
+    its place.
+    """
+    whole = CSVAE.from_pretrained(trained, device="cpu")
+    if SHOWN not in whole.attributes or len(whole.config.exclusive) != 1:
+        raise SystemExit(f"{trained}: expected one group of expressions with {SHOWN}, got {whole.config.exclusive}")
+    model = CSVAE(replace(whole.config, adversary=()), whole.preprocessor).eval()
+    kept = {name: value for name, value in whole.state_dict().items() if not name.startswith(ADVERSARY)}
+    missing, unexpected = model.load_state_dict(kept, strict=False)
+    assert not unexpected
+    assert all(name.startswith(ADVERSARY) for name in missing)
     size = 2 * sum(tensor.numel() for tensor in model.state_dict().values())
     if size > AT_MOST:
         raise SystemExit(f"{trained}: expected at most {AT_MOST} bytes as float16, got {size}: train a smaller model")

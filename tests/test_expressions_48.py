@@ -148,7 +148,9 @@ def test_weights_are_stored_measured_and_drawn(script, data, tmp_path, monkeypat
     assert "training the judge" not in printed  # they were kept
     types = {tensor.dtype for tensor in hub.load_tensors(weights).values() if tensor.is_floating_point()}
     assert types == {torch.float16}
-    model = CSVAE.from_pretrained(weights, device="cpu")
+    model, whole = (CSVAE.from_pretrained(folder, device="cpu") for folder in (weights, source))
+    assert (model.config.adversary, whole.config.adversary) == ((), (256, 256))
+    assert torch.equal(model.backbone.pixels.weight, whole.backbone.pixels.weight.half().float())
     assert model.preprocessor == Preprocessor(16, landmarks=LANDMARKS)
     assert list(hub.read_json(weights / "training.json")) == ["run"]
     assert hub.read_json(weights / "evaluation.json")["photos"]["wished"] is not None

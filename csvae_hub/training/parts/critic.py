@@ -131,7 +131,7 @@ class Critic(Part):
         self.edit: Edited | None = None
         objective.also = lambda latents: self._edits(objective.model, latents)
         parameters = list(self.net.parameters())
-        self.sees_nothing = constant_answer(labels, groups)["loss"]
+        self.sees_nothing = constant_answer(labels, groups)["loss"] or 1.0  # 0 where there is nothing to read
         reading = (1 + READ_DECODED + TRACES) * self.sees_nothing / self.questions
         self.chance = (1 + DECODED + EDITED + WRONG) * log(2) + reading
         objective.minimisations.append(Minimisation("critic", parameters, self.losses, 1.0, BETAS, True, self.chance))
