@@ -264,8 +264,7 @@ class ModelConfig:
             sides = stage_sizes(self.shape[-1])[::-1]
             check(self.z_grid in sides, "z_grid", f"1, or one of {sides}", self.z_grid)
             check(self.z_dim % self.z_grid**2 == 0, "z_dim", f"a multiple of z_grid² = {self.z_grid**2}", self.z_dim)
-            vector = not (self.flow or self.erase or self.correction)
-            check(vector, "z_grid", "1 where flow, erase or correction is on", self.z_grid)
+            check(not (self.flow or self.correction), "z_grid", "1 where flow or correction is on", self.z_grid)
         members = [name for group in self.exclusive for name in group]
         check(all(len(group) > 1 for group in self.exclusive), "exclusive", "two names or more", self.exclusive)
         check(len(set(members)) == len(members), "exclusive", "each name in one group, once", self.exclusive)

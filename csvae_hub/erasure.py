@@ -73,15 +73,55 @@ class LinearEraser(nn.Module):
         mean_h, mean_y = self.mean_h / self.weight, self.mean_y / self.weight
         covariance = (self.second_hh / self.weight - mean_h[:, None] * mean_h).double()
         cross = (self.cross_hy / self.weight - mean_h[:, None] * mean_y).double()
-        values, vectors = torch.linalg.eigh(covariance)
-        values = values.clamp(min=0)
-        values = (values + values.mean()).clamp(min=1e-12)
-        whiten = (vectors * values.rsqrt()) @ vectors.T
-        colour = (vectors * values.sqrt()) @ vectors.T
-        u, s, _ = torch.linalg.svd(whiten @ cross, full_matrices=False)
-        u = u * (s > 1e-5 * s.max().clamp(min=1e-12))
+        back, there = _factors(covariance, cross)
         # a new tensor: a backward pass may still need the one before
-        self.projection = (colour @ (u @ u.T) @ whiten).to(self.projection)
+        self.projection = (back @ there).to(self.projection)
+
+
+class FittedEraser(nn.Module):
+    """What `LinearEraser` does, for the many numbers of a z with places: fitted once, and kept as two thin matrices.
+
+    r(h) = h − A B (h − E h), A (dim, k) and B (k, dim) with A B = W⁻¹ P W, and that twice: once leaves a thousandth in
+    half precision, which a probe still reads. The identity until `fit`.
+    """
+
+    mean_h: Tensor
+    back: Tensor
+    there: Tensor
+
+    def __init__(self, dim: int, attributes: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_h", torch.zeros(dim))
+        self.register_buffer("back", torch.zeros(dim, attributes))
+        self.register_buffer("there", torch.zeros(attributes, dim))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Erased h, (B, dim) to (B, dim)."""
+        for _ in range(2):
+            h = h - (h - self.mean_h.to(h)) @ self.there.to(h).T @ self.back.to(h).T
+        return h
+
+    @torch.no_grad()
+    def fit(self, h: Tensor, y: Tensor) -> None:
+        """Fits it to h (N, dim) and y (N, attributes) without NaN."""
+        mean, y = h.mean(0), y.double() - y.double().mean(0)
+        centred = h.double() - mean.double()
+        back, there = _factors(centred.T @ centred / len(h), centred.T @ y / len(h))
+        self.mean_h.copy_(mean)
+        self.back.zero_()[:, : back.shape[1]].copy_(back)
+        self.there.zero_()[: there.shape[0]].copy_(there)
+
+
+def _factors(covariance: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
+    """W⁻¹ U (dim, n) and Uᵀ W (n, dim), with P = U Uᵀ, of the moments of h, and of h and y: n is at most k and dim."""
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=0)
+    values = (values + values.mean()).clamp(min=1e-12)
+    whiten = (vectors * values.rsqrt()) @ vectors.T
+    colour = (vectors * values.sqrt()) @ vectors.T
+    u, s, _ = torch.linalg.svd(whiten @ cross, full_matrices=False)
+    u = u * (s > 1e-5 * s.max().clamp(min=1e-12))
+    return colour @ u, u.T @ whiten
 
 
 class Couplings(nn.Module):

@@ -14,7 +14,7 @@ from csvae_hub import distributions
 from csvae_hub.backbones.base import Backbone
 from csvae_hub.backbones.mlp import mlp
 from csvae_hub.config import AttributePrior, LikelihoodConfig
-from csvae_hub.erasure import ConditionalFlow, LinearEraser
+from csvae_hub.erasure import ConditionalFlow, FittedEraser, LinearEraser
 
 LOG_SCALE_RANGE = (-7.0, 2.0)
 """Bounds of the log of a posterior's scale: they keep exp() finite and a KL from exploding on the first steps."""
@@ -29,9 +29,9 @@ class PosteriorZ(nn.Module):
     """q(z | x): a diagonal Gaussian over z (B, z_dim), linear in the backbone's features.
 
     Ours, each off by default: `correction` adds a hidden layer to the mean, zero at the start. `min_scale` is a lower
-    bound of the scale; without it y can hide in nearly noise-free directions. `erase` (a `LinearEraser`) and `flow` (a
-    `ConditionalFlow` of that width) change the mean. With a grid, z is (channels, grid, grid), flattened, and a
-    convolution reads it from the map behind the features.
+    bound of the scale; without it y can hide in nearly noise-free directions. `erase` (a `LinearEraser`, with a grid a
+    `FittedEraser`) and `flow` (a `ConditionalFlow` of that width) change the mean. With a grid, z is (channels, grid,
+    grid), flattened, and a convolution reads it from the map behind the features.
 
     Args:
         features: how many numbers of the features are read; with a grid, the channels of the map.
@@ -66,7 +66,9 @@ class PosteriorZ(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             self.correction = nn.Sequential(first, nn.SiLU(), last)
-        self.eraser = LinearEraser(z_dim, attributes) if erase else None
+        self.eraser: LinearEraser | FittedEraser | None = None
+        if erase:
+            self.eraser = (LinearEraser if grid == 1 else FittedEraser)(z_dim, attributes)
         self.flow = ConditionalFlow(z_dim, attributes, flow) if flow else None
 
     def forward(self, features: Tensor, y: Tensor | None = None) -> Independent:

@@ -125,9 +125,8 @@ def test_a_nested_key_is_named_by_its_path(changes, text):
         ({"shape": (3, 16, 16), "z_grid": 2}, "z_grid: expected 1, or one of [4, 8], got 2"),
         ({"z_grid": 0}, "z_grid: expected 1, or one of [4, 8, 16, 32], got 0"),
         ({"z_grid": 4, "z_dim": 24}, "z_dim: expected a multiple of z_grid² = 16, got 24"),
-        ({"z_grid": 4, "flow": 8}, "z_grid: expected 1 where flow, erase or correction is on, got 4"),
-        ({"z_grid": 4, "erase": True}, "z_grid: expected 1 where flow, erase or correction is on, got 4"),
-        ({"z_grid": 4, "correction": True}, "z_grid: expected 1 where flow, erase or correction is on, got 4"),
+        ({"z_grid": 4, "flow": 8}, "z_grid: expected 1 where flow or correction is on, got 4"),
+        ({"z_grid": 4, "correction": True}, "z_grid: expected 1 where flow or correction is on, got 4"),
         ({"shape": (4, 64, 64)}, "shape: expected 1 or 3 channels first, got (4, 64, 64)"),
         (
             {"shape": (3, 64, 32)},

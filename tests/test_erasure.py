@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from csvae_hub.erasure import ConditionalFlow, Couplings, LinearEraser
+from csvae_hub.erasure import ConditionalFlow, Couplings, FittedEraser, LinearEraser
 from csvae_hub.evaluation.leakage import mlp_probe, whitened
 from csvae_hub.evaluation.metrics import roc_auc
 
@@ -124,6 +124,35 @@ def test_the_projection_is_computed_anew_at_every_8th_batch():
         if not torch.equal(eraser.projection, before):
             changes.append(i)
     assert changes == [0, 8, 16]
+
+
+def test_the_fitted_eraser_is_the_identity_and_then_that_of_the_running_moments():
+    h, y = leaking()
+    fitted, running = FittedEraser(6, 2), LinearEraser(6, 2)
+    assert torch.equal(fitted(h), h)
+    fitted.fit(h, y)
+    running.fit(h, y)
+    torch.testing.assert_close(fitted(h), running(h), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fitted(fitted(h)), fitted(h), rtol=1e-4, atol=1e-4)
+    assert not list(fitted.parameters())
+
+
+def test_in_half_precision_the_fitted_eraser_leaves_no_direction_that_a_probe_finds():
+    h, y = leaking(2000, 40)
+    fitted = FittedEraser(40, 2)
+    fitted.fit(h, y)
+    for name, buffer in fitted.state_dict().items():
+        fitted.get_buffer(name).copy_(buffer.half().float())
+    codes = whitened([fitted(h)[None]])[0][0]
+    assert read_by_least_squares(h, y).min() > 0.3
+    assert read_by_least_squares(codes, y).max() < 0.01
+
+
+def test_fitting_to_fewer_numbers_than_attributes_takes_everything():
+    h, y = torch.randn(50, 1), (torch.rand(50, 2) < 0.5).float()
+    fitted = FittedEraser(1, 2)
+    fitted.fit(h + y[:, :1], y)
+    assert fitted(h).var() < 1e-9
 
 
 def test_the_eraser_has_nothing_to_train():

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from csvae_hub.config import check
+from csvae_hub.erasure import LinearEraser
 from csvae_hub.models import AttributeModel
 from csvae_hub.sharing import gathered
 from csvae_hub.training.parts._common import all_codes
@@ -19,7 +20,11 @@ from csvae_hub.training.steps import Examples, NoOptions, Objective, Part, Step
 
 
 class Eraser(Part):
-    """Keeps the running moments of the model's `LinearEraser` (`model.erase`), and fits it at the end."""
+    """Keeps the running moments of the model's `LinearEraser` (`model.erase`), and fits it at the end.
+
+    With a grid nothing is removed while the encoder learns: a `FittedEraser` is fitted where a rest begins, so that the
+    decoder learns to do without what it takes, and at the end.
+    """
 
     Options = NoOptions
 
@@ -27,13 +32,14 @@ class Eraser(Part):
         super().__init__(options, objective)
         check(objective.model.config.erase, "model.erase", "true with [parts.eraser]", objective.model.config.erase)
         objective.at_end.append(_fit)
+        if objective.model.config.z_grid > 1:
+            objective.fit_at_rest.append(lambda examples: _fit(objective.model, examples))
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """The cost of the removed part, while the encoder learns; takes the batch into the moments."""
-        if step.objective.at_rest:
-            return {}
         q_z = step.objective.model.q_z
-        assert q_z.eraser is not None
+        if step.objective.at_rest or not isinstance(q_z.eraser, LinearEraser):
+            return {}
         code = q_z.code(step.out.features)[0]
         removed = code - q_z.eraser(code)
         q_z.eraser.observe(gathered(code), gathered(step.out.y))

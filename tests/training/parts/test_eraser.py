@@ -95,3 +95,23 @@ def test_it_rests_with_the_encoder(build, batch, state, changed):
 def test_it_needs_a_model_that_erases(build):
     with pytest.raises(ConfigError, match=r"^model\.erase: expected true with \[parts\.eraser\], got False$"):
         build(parts={"eraser": {}})
+
+
+def test_with_a_grid_it_is_fitted_where_the_encoder_comes_to_rest(build, batch, state, changed):
+    objective = build(parts={"eraser": {}, "rest": {}}, erase=True, z_grid=4, z_dim=32)
+    model, (x, y) = objective.model, batch(objective, 80, missing=0.0)
+    before = state(model.q_z)
+    _, step = objective.generative_step(x, y)
+    assert "removed" not in step.terms
+    assert changed(before, model.q_z) == set()
+
+    model.eval()
+    assert correlation(model.encode(x).z, y) > 1e-2
+    objective.begin_rest([(x, y)])
+    assert {name.rpartition(".")[0] for name in changed(before, model.q_z)} == {"eraser"}
+    assert correlation(model.encode(x).z, y) < 1e-4
+    before = state(model.q_z)
+    objective.generative_step(x, y)
+    (fit,) = objective.at_end
+    fit(model.eval(), [(x, y)])
+    assert all((model.q_z.state_dict()[name] - value).abs().max() < 1e-4 for name, value in before.items())
