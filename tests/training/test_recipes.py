@@ -85,14 +85,13 @@ def test_packaged_recipes_build_their_objective(name, data):
 
 
 def test_every_part_has_options_and_is_used_by_a_recipe():
-    """But the eraser: weights folders may have one, and their training goes on with the part."""
     names = sorted(path.stem for path in recipes.PARTS.glob("[a-z]*.py"))
     used = {name for recipe in list_recipes() for name in load_recipe(recipe).parts}
     for name in names:
         assert issubclass(find_part(name), Part)
         assert find_part(name).__module__.endswith(f".parts.{name}")
         find_part(name).Options()
-    assert used == set(names) - {"eraser"}
+    assert used == set(names)
 
 
 def test_options_that_are_made_already_are_kept_and_the_caller_s_table_is_left_as_it_is():
