@@ -99,6 +99,7 @@ RUNS = {
     "a flow and a rest": {"parts": {"confusion": {}, "invariance": {}, "flow": {}, **ADVERSARY, **REST}, "flow": 8},
     "a critic in a rest": {"parts": {"critic": {}, "eraser": {}, **ADVERSARY, **REST}, "erase": True},
     "a grid": {"parts": {"critic": {}, **ADVERSARY}, "z_grid": 4, "z_dim": 32},
+    "a grid that is erased": {"parts": {"critic": {}, "eraser": {}, **REST}, "erase": True, "z_grid": 4, "z_dim": 32},
     "cond-vae-info": {"kind": "cond-vae-info", "parts": {"critic": {}, "flow": {}, **ADVERSARY, **REST}, "flow": 8},
     "cond-vae": {"kind": "cond-vae", "parts": {"critic": {}, **REST}},
     "vae": {"kind": "vae", "parts": {"critic": {}, **REST}},
