@@ -108,7 +108,9 @@ def main() -> None:
     hub.write_json(path, found)
     with replacing(path.with_suffix(".md")) as temporary:
         temporary.write_text(figures(found), encoding="utf-8")
-    draw(model.to("cpu"), arguments.weights / PICTURE, arguments.docs / "images/expressions.png")
+    model = model.to("cpu")
+    averages = averages_of(model, splits[-1])
+    draw(model, averages, arguments.weights / PICTURE, arguments.docs / "images/expressions.png")
     write_card(arguments.weights)
     say(figures(found))
 
@@ -247,14 +249,20 @@ def write_card(weights: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-@torch.no_grad()
-def draw(model: CSVAE, samples: Path, expressions: Path) -> None:
-    """Draws `samples`, z from the prior with each expression, and `expressions`, the mean face and a plane."""
-    z = torch.randn(12, model.config.z_dim, generator=torch.Generator().manual_seed(3))
-    rows = torch.cat([faces(model, z, name) for name in model.config.exclusive[0]])
-    save_enlarged(grid(rows, columns=len(z)), samples, 2)
+def averages_of(model: CSVAE, data: AttributeData) -> Tensor:
+    """The mean z (n, z_dim) of all faces with each expression: nobody's face."""
+    classes = torch.from_numpy(data.select(model.config.exclusive[0]).labels.argmax(1))
+    z = encode_data(model, data).z
+    return torch.stack([z[classes == c].mean(0) for c in range(len(model.config.exclusive[0]))])
 
-    mean = torch.zeros(1, model.config.z_dim)
+
+@torch.no_grad()
+def draw(model: CSVAE, averages: Tensor, samples: Path, expressions: Path) -> None:
+    """Draws `samples`, averages (rows) with each expression (columns), and `expressions`, their mean and a plane."""
+    columns = torch.stack([faces(model, averages, name) for name in model.config.exclusive[0]], 1)
+    save_enlarged(grid(columns.flatten(0, 1), columns=len(averages)), samples, 2)
+
+    mean = averages.mean(0, keepdim=True)
     row = labelled(model, mean)
     plane = plotting.traversal(model, latents_of(model, mean, SHOWN), SHOWN, steps=7)
     (axes,) = plane.axes
@@ -289,12 +297,12 @@ def faces(model: CSVAE, z: Tensor, name: str) -> Tensor:
 
 
 def labelled(model: CSVAE, mean: Tensor) -> Any:
-    """A figure of the mean face with each expression, in a row."""
+    """A figure of the average face with each expression, in a row."""
     from matplotlib.figure import Figure
 
     names = model.config.exclusive[0]
     figure = Figure(figsize=(1.2 * len(names), 1.75), layout="constrained")
-    figure.suptitle("The mean face of the prior with each expression", fontsize=11)
+    figure.suptitle("The average face with each expression", fontsize=11)
     for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
         picture = faces(model, mean, name)[0].expand(3, -1, -1).movedim(0, -1)
         axes.imshow(picture.numpy(), interpolation="bicubic")

@@ -66,9 +66,7 @@ class PosteriorZ(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             self.correction = nn.Sequential(first, nn.SiLU(), last)
-        self.eraser: LinearEraser | FittedEraser | None = None
-        if erase:
-            self.eraser = (LinearEraser if grid == 1 else FittedEraser)(z_dim, attributes)
+        self.eraser = (LinearEraser if grid == 1 else FittedEraser)(z_dim, attributes) if erase else None
         self.flow = ConditionalFlow(z_dim, attributes, flow) if flow else None
 
     def forward(self, features: Tensor, y: Tensor | None = None) -> Independent:

@@ -25,8 +25,9 @@ def editor():
 
 def test_they_are_listed_small_and_of_their_recipe(editor):
     assert "celeba-128" in list_models(pretrained=True)
-    sizes = [(folder / hub.WEIGHTS).stat().st_size for folder in hub.PACKAGED.iterdir() if folder.is_dir()]
-    assert sum(sizes) <= 26_000_000
+    sizes = {folder.name: (folder / hub.WEIGHTS).stat().st_size for folder in hub.PACKAGED.iterdir() if folder.is_dir()}
+    assert sizes.pop("expressions-48") <= 4_000_000
+    assert sum(sizes.values()) <= 26_000_000
     recipe, config = load_recipe("celeba-128").model, editor.model.config
     assert (config.attributes, config.shape, config.z_grid) == (recipe.attributes, recipe.shape, recipe.z_grid)
     assert {"README.md", "training.json", "samples.png", "preprocessor.json"} <= {p.name for p in FOLDER.iterdir()}
