@@ -39,9 +39,9 @@ READ_DECODED, TRACES = 0.5, 0.03
 """Weights in the critic's loss of reading decoded pictures, and the switched attribute of edited ones as it was."""
 MATCHING, LOCALITY, SWITCHED, OTHERS = 5.0, 10.0, 8.0, 4.0
 """Weights beside the other terms of the model; the last two are those of attributes in recognition."""
-READS, NEWEST = 0.7, 0.02
+READS, NEWEST, LESSONS = 0.7, 0.02, 5000
 """The critic can read where it loses less than this share of what a constant answer loses; of a running mean, in which
-the newest batch has this share."""
+the newest batch has this share. After so many batches it goes to work as it is: some labels nobody can read."""
 RISE = 2000
 """Batches over which the weight of the model's terms rises from 0, once it can: it learns what is real meanwhile."""
 NEVER = 0.02
@@ -107,6 +107,7 @@ class Critic(Part):
 
     Options = Options
     steps: Tensor
+    lessons: Tensor
     reading: Tensor
     exclusions: Tensor
     decided: Tensor
@@ -117,6 +118,7 @@ class Critic(Part):
         check(config.is_image, "parts.critic", "a model of pictures", config.shape)
         self.net = Network(config.shape[0], config.shape[-1], len(config.attributes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # since it can read
+        self.register_buffer("lessons", torch.zeros((), dtype=torch.int64))
         self.register_buffer("reading", torch.ones(()))  # its loss as a share of what a constant answer loses
         data = objective.data
         check(data is not None, "parts.critic", "training data, to see which attributes go together", data)
@@ -198,14 +200,15 @@ class Critic(Part):
         yield loss
 
     def reads(self) -> bool:
-        """Whether it has learned to read by now."""
-        return bool(self.reading < READS)
+        """Whether it has learned to read by now, or will not."""
+        return bool((self.reading < READS) | (self.lessons >= LESSONS))
 
     def _lesson(self, step: Step) -> Tensor:
         """The loss of reading real pictures alone, in the unit of the whole loss."""
         logits = self.net(disturbance(step.x)(step.x), step.y.nan_to_num(0.5))[1]
         read = cross_entropy(attributes(logits, step.objective.model.config.groups), step.y) / self.sees_nothing
         self.reading.lerp_(gathered(read).mean(), NEWEST)
+        self.lessons += 1
         return self.chance * read.mean()
 
     def _edits(self, model: AttributeModel, latents: Latents) -> Latents:

@@ -14,7 +14,7 @@ from csvae_hub.models import list_models
 from csvae_hub.training.config import TrainerConfig, learning_rate_factor
 from csvae_hub.training.parts import critic
 from csvae_hub.training.parts._common import switch_one_attribute
-from csvae_hub.training.parts.critic import BETAS, NEWEST, R1, R1_EVERY, READS, RISE, Network, exclusions
+from csvae_hub.training.parts.critic import BETAS, LESSONS, NEWEST, R1, R1_EVERY, READS, RISE, Network, exclusions
 from csvae_hub.training.trainer import Trainer
 
 GRIDS = {"a vector": {}, "a grid": {"z_grid": 4, "z_dim": 32}}
@@ -255,7 +255,7 @@ def test_the_critic_learns_to_read_before_it_asks_for_anything(build, batch, sta
     share = (read * ~y.isnan()).sum(1).mean() / part.sees_nothing
     torch.testing.assert_close(loss, game.chance * share)
     loss.backward()
-    assert changed(before, objective) == {"parts.0.reading"}
+    assert changed(before, objective) == {"parts.0.reading", "parts.0.lessons"}
     torch.testing.assert_close(part.reading, 1 - NEWEST + NEWEST * share.detach())
     out = {f"parts.0.net.out.{name}" for name in ("weight", "bias")}
     assert out < trained(objective) <= {name for name, _ in objective.named_parameters() if name.startswith("parts")}
@@ -265,6 +265,12 @@ def test_the_critic_learns_to_read_before_it_asks_for_anything(build, batch, sta
     part.reading.sub_(0.01)
     assert set(TERMS) < objective.generative_step(x, y)[1].terms.keys()
     assert part.steps == 0
+
+    part.reading.fill_(1.0)  # labels that nobody can read
+    part.lessons.fill_(LESSONS - 1)
+    assert not part.reads()
+    list(game.losses(step))
+    assert part.reads()
 
 
 def test_a_critic_that_can_read_stays_at_its_work(objective, batch):
