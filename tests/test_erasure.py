@@ -146,6 +146,8 @@ def test_in_half_precision_the_fitted_eraser_leaves_no_direction_that_a_probe_fi
     codes = whitened([fitted(h)[None]])[0][0]
     assert read_by_least_squares(h, y).min() > 0.3
     assert read_by_least_squares(codes, y).max() < 0.01
+    left, before = (((x - fitted.mean_h) @ fitted.there.T).std(0) for x in (fitted(h), h))
+    assert (left < 1e-5 * before).all()  # once would leave a hundred times as much
 
 
 def test_fitting_to_fewer_numbers_than_attributes_takes_everything():
