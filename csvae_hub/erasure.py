@@ -79,7 +79,7 @@ class LinearEraser(nn.Module):
 
 
 class FittedEraser(nn.Module):
-    """What `LinearEraser` does, for the many numbers of a z with places: fitted once, and kept as two thin matrices.
+    """The change of `LinearEraser` for the many numbers of a z with places: fitted once, kept as two thin matrices.
 
     r(h) = h − A B (h − E h), A (dim, k) and B (k, dim) with A B = W⁻¹ P W, and that twice: once leaves a thousandth in
     half precision, which a probe still reads. The identity until `fit`.

@@ -200,7 +200,7 @@ class Critic(Part):
         yield loss
 
     def reads(self) -> bool:
-        """Whether it has learned to read by now, or will not."""
+        """True once it has learned to read, or will not."""
         return bool((self.reading < READS) | (self.lessons >= LESSONS))
 
     def _lesson(self, step: Step) -> Tensor:
