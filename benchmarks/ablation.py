@@ -19,7 +19,8 @@ from statistics import mean
 from typing import Any
 
 import torch
-from paper import judges_of, splits_of
+from celeba import load_judges
+from paper import splits_of
 
 from csvae_hub import hub
 from csvae_hub.evaluation import evaluate
@@ -52,7 +53,7 @@ def main() -> None:
     )
     recipes = rows(dict(pair.partition("=")[::2] for pair in arguments.overrides))
     splits = splits_of("synthetic-faces", recipes["all parts"], None)
-    judges = judges_of(splits[0], arguments.runs / "judges")
+    judges = load_judges(arguments.runs / "judges", splits[0])
     for seed in range(arguments.seeds):
         for name in arguments.only or recipes:
             of_row = found["runs"].setdefault(name, {})

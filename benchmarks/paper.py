@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from celeba import load_judges
 
 from csvae_hub import hub
 from csvae_hub.config import to_dict
 from csvae_hub.data import AttributeData, load_data
-from csvae_hub.evaluation import Judges, comparison_table, evaluate, leakage, train_judges
+from csvae_hub.evaluation import Judges, comparison_table, evaluate, leakage
 from csvae_hub.evaluation.encoding import encode_data
 from csvae_hub.images import grid
 from csvae_hub.models import AttributeModel
@@ -83,7 +84,7 @@ def compare_on(name: str, arguments: argparse.Namespace) -> None:
     recipe = recipe_of(name, "csvae", 0, arguments)
     splits = splits_of(name, recipe, arguments.data)
     folder = arguments.runs / name / "judges"
-    judges = judges_of(splits[0], folder, recipe.model.exclusive) if recipe.model.is_image else None
+    judges = load_judges(folder, splits[0], exclusive=recipe.model.exclusive) if recipe.model.is_image else None
     found["command"] = shlex.join(["python", "benchmarks/paper.py", *sys.argv[1:]])
     found["torch"], found["recipe"] = torch.__version__, to_dict(recipe)
     for seed in range(arguments.seeds):
@@ -119,13 +120,6 @@ def splits_of(name: str, recipe: Recipe, data: Path | None) -> list[AttributeDat
             load_data(source, recipe.model.attributes, split, size, examples=examples, seed=seed, channels=channels)
         )
     return found
-
-
-def judges_of(data: AttributeData, folder: Path, exclusive: Sequence[Sequence[str]] = ()) -> Judges:
-    """The judges of an earlier start, or new ones."""
-    if not folder.is_dir():
-        train_judges(data, exclusive, seed=1, progress=print).save(folder)
-    return Judges.load(folder)
 
 
 def run(

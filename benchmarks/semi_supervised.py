@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from ablation import cells
-from paper import RESULTS, judges_of, splits_of
+from celeba import load_judges
+from paper import RESULTS, splits_of
 
 from csvae_hub import hub
 from csvae_hub.data import AttributeData, balanced
@@ -53,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe = load_recipe("synthetic-faces", {"data.examples": str(arguments.faces)})
     train, _, test = splits_of("synthetic-faces", recipe, None)
-    judges = judges_of(train, arguments.runs / "judges")
+    judges = load_judges(arguments.runs / "judges", train)
     command = shlex.join(["python", "benchmarks/semi_supervised.py", *sys.argv[1:]])
     found = hub.read_json(arguments.output) if arguments.output.is_file() else {"runs": {}}
     found |= {"command": command, "torch": torch.__version__, "recipe": "synthetic-faces"}

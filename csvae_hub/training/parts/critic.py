@@ -131,6 +131,7 @@ class Critic(Part):
         self.register_buffer("decided", decided, persistent=False)
         self.questions = len(config.attributes) - sum(len(group) - 1 for group in groups)  # a group is one
         self.edit: Edited | None = None
+        self.works = False  # in this batch; asked once, since a GPU has to be waited for
         objective.also = lambda latents: self._edits(objective.model, latents)
         parameters = list(self.net.parameters())
         self.sees_nothing = constant_answer(labels, groups)["loss"] or 1.0  # 0 where there is nothing to read
@@ -141,7 +142,7 @@ class Critic(Part):
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """The model's terms, on the decoded pictures and on the same with one attribute switched; none at first."""
-        if not self.reads():
+        if not self.works:
             return {}
         model, decoded, edited, edit = step.objective.model, step.out.p_x.mean, step.out.also, self.edit
         assert edited is not None
@@ -174,7 +175,7 @@ class Critic(Part):
 
     def losses(self, step: Step) -> Iterator[Tensor]:
         """The critic's loss on the pictures of a generative step."""
-        if not self.reads():
+        if not self.works:
             yield self._lesson(step)
             return
         (wished, before, edited), x, y = step.kept["critic"], step.x, step.y.nan_to_num(0.5)
@@ -212,7 +213,8 @@ class Critic(Part):
         return self.chance * read.mean()
 
     def _edits(self, model: AttributeModel, latents: Latents) -> Latents:
-        if not self.reads():
+        self.works = self.reads()
+        if not self.works:
             return latents[:0]
         self.edit = switch_one_attribute(model, latents, donors=0.5)
         return self.edit.latents
