@@ -167,12 +167,12 @@ def renew_card(path: Path, evaluation: dict[str, Any]) -> None:
 
 
 def load_judges(
-    folder: Path, data: AttributeData, epochs: int = EPOCHS, exclusive: Sequence[Sequence[str]] = ()
+    folder: Path, data: AttributeData, epochs: int = EPOCHS, exclusive: Sequence[Sequence[str]] = (), seed: int = 1
 ) -> Judges:
     """The judges in a folder, trained where there are none yet."""
     if not folder.is_dir():
         say = partial(print, flush=True)
-        train_judges(data, exclusive, seed=1, epochs=epochs, progress=say).save(folder)
+        train_judges(data, exclusive, seed=seed, epochs=epochs, progress=say).save(folder)
     return Judges.load(folder)
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/paper.py swiss-roll synthetic-faces
     python benchmarks/paper.py celeba --data FOLDER --seeds 1
-    python benchmarks/paper.py expressions --data FOLDER --seeds 2
+    python benchmarks/paper.py expressions --data FOLDER --seeds 2 --judges runs/expression-judges
     python benchmarks/paper.py celeba --data FOLDER --seeds 2 --recipe celeba-64 --trained OUT
 
 For each data set all four models follow the same recipe with each seed and are measured by `csvae_hub.evaluation` with
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=VARIANTS, default=VARIANTS[:-1])
     parser.add_argument("--recipe", help="instead of the paper's, with the same attributes")
     parser.add_argument("--trained", type=Path, help="holds MODEL-SEED/weights, trained by that recipe already")
+    parser.add_argument("--judges", type=Path, help="a folder of judges, such as expressions_48.py leaves")
     parser.add_argument("--runs", type=Path, default=Path("runs/paper"), help="where training leaves its folders")
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
@@ -83,7 +84,7 @@ def compare_on(name: str, arguments: argparse.Namespace) -> None:
     found: dict[str, Any] = hub.read_json(path) if path.is_file() else {"runs": {}}
     recipe = recipe_of(name, "csvae", 0, arguments)
     splits = splits_of(name, recipe, arguments.data)
-    folder = arguments.runs / name / "judges"
+    folder = arguments.judges or arguments.runs / name / "judges"
     judges = load_judges(folder, splits[0], exclusive=recipe.model.exclusive) if recipe.model.is_image else None
     found["command"] = shlex.join(["python", "benchmarks/paper.py", *sys.argv[1:]])
     found["torch"], found["recipe"] = torch.__version__, to_dict(recipe)

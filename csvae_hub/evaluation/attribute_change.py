@@ -59,7 +59,8 @@ def attribute_change(
 
     Returns:
         For each attribute and for each of the directions `to_present` and `to_absent`: `wished`, the part that a judge
-        takes for the wished class (p > 0.5), the lower of the two; `before`, the same of the unedited pictures;
+        takes for the wished class (p > 0.5; of an exclusive group: the likeliest member), the lower of the two;
+        `before`, the same of the unedited pictures;
         `others`, the mean |Δp| of the other attributes against the unedited ones, and `others_original` against the
         original, the greater of the two; `frechet_over_floor`, see there, the greater of the two; `count`. `wished` and
         `before` are None with a `reason` where the judges can't tell. A direction without pictures is None, and
@@ -107,9 +108,9 @@ def attribute_change(
     changes = {name: Change() for name in model.attributes if name in LOCAL}
     for i, (name, labels) in enumerate(zip(model.attributes, data.labels.T, strict=True)):
         others = trusted & (torch.arange(len(trusted)) != i)
-        in_group = any(i in group for group in model.config.groups)
+        group = next((list(group) for group in model.config.groups if i in group), None)
         for direction, value in DIRECTIONS:
-            if in_group and not value:
+            if group and not value:
                 attributes[name][direction] = None
                 continue
             chosen, having = (torch.from_numpy(np.flatnonzero(labels == kind)) for kind in (not value, value))
@@ -120,8 +121,8 @@ def attribute_change(
             before = unedited[:, chosen]
             ratios = (frechet_over_floor(own, r[having], seed=seed) for own, r in zip(features, real, strict=True))
             attributes[name][direction] = {
-                "wished": _wished(answer[..., i], value),
-                "before": _wished(before[..., i], value),
+                "wished": _wished(answer, i, value, group),
+                "before": _wished(before, i, value, group),
                 "others": _moved(answer, before, others),
                 "others_original": _moved(answer, original[:, chosen], others),
                 "frechet_over_floor": max((ratio for ratio in ratios if ratio is not None), default=None),
@@ -145,8 +146,9 @@ def without_pictures(labels: NDArray[np.float32], value: bool) -> str:
     return f"no picture is labelled {'absent' if value else 'present'}"
 
 
-def _wished(probabilities: Tensor, value: bool) -> float:
-    return ((probabilities > 0.5) == value).float().mean(1).min().item()
+def _wished(probabilities: Tensor, i: int, value: bool, group: list[int] | None) -> float:
+    taken = probabilities[..., group].argmax(-1) == group.index(i) if group else probabilities[..., i] > 0.5
+    return (taken == value).float().mean(1).min().item()
 
 
 def _moved(after: Tensor, before: Tensor, columns: Tensor) -> float | None:

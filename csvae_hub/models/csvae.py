@@ -71,14 +71,18 @@ class CSVAE(AttributeModel):
     # -- the objective --------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None, also: Also = None) -> Output:
-        """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN; samples z and w; decodes."""
+        """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN; samples z and w; decodes.
+
+        Where a label is missing, q(w | x, y) and p(w | y) take its expectation by q(y | x) (ours): an unsure answer
+        then teaches neither class of w_i.
+        """
         features = self.backbone.encode(x)
         q_y = self.q_y(features)
-        y = self._filled(y, q_y)
-        q_z, q_w = self.q_z(features, y), self._posterior_w(features, y)
+        expected, y = torch.where(y.isnan(), q_y.mean.detach().to(y), y), self._filled(y, q_y)
+        q_z, q_w = self.q_z(features, y), self._posterior_w(features, expected)
         z, w = draw(q_z, generator), draw(q_w, generator)
         p_x, others = self._decoded(Latents(z, w, y, self.attributes), also)
-        return Output(features, q_z, p_x, q_y, z, y, q_w, self.prior_w(y), w, others)
+        return Output(features, q_z, p_x, q_y, z, y, q_w, self.prior_w(expected), w, others)
 
     def bound(self, out: Output, x: Tensor) -> dict[str, Tensor]:
         """Reconstruction, kl_z and kl_w."""

@@ -96,11 +96,14 @@ def test_a_member_without_pictures_and_missing_labels_are_passed_over():
     assert found["judges"]["resnet"]["own_accuracy"] == 1
 
 
-def test_members_of_a_group_are_set_to_present_alone():
+def test_members_of_a_group_are_set_to_present_alone_and_the_likeliest_counts():
     data, model = pictures((30, 30, 30)), Stub()
     found = attribute_change(model, data, Judges([Reader("resnet")]))["attributes"]
     assert found["Sad"]["to_absent"] is None
     assert found["Sad"]["to_present"]["count"] == 60
+    wished = {name: found[name]["to_present"]["wished"] for name in ("Happy", "Sad", "Angry")}
+    assert wished == {"Happy": 1, "Sad": 1, "Angry": 0}  # no answer is above a half
+    assert found["Sad"]["to_present"]["before"] == 0
     assert found["Hat"]["to_absent"]["count"] == 45
 
 

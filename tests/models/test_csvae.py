@@ -65,6 +65,12 @@ def test_forward_fills_missing_attributes_with_its_own_answer(model):
     missing = torch.rand(4, 3) < 0.5
     out = model(x, y.masked_fill(missing, torch.nan))
     assert torch.equal(out.y, torch.where(missing, answer, y))
+    expected = torch.where(missing, model.posterior_y(x).mean.detach(), y)
+    assert not torch.equal(expected, out.y)
+    torch.testing.assert_close(out.q_w.mean, model.posterior_w(x, expected).mean)
+    torch.testing.assert_close(out.p_w.mean, model.prior_w(expected).mean)
+    loss = out.q_w.mean.sum() + out.p_w.mean.sum()
+    assert all(g is None for g in torch.autograd.grad(loss, list(model.q_y.parameters()), allow_unused=True))
 
 
 def test_a_generator_makes_forward_the_same_again(model):
