@@ -37,7 +37,7 @@ def command(model_name: str, as_json: bool) -> None:
     echo(f"latents     z {config.z_dim}, w {len(config.attributes)} × {config.w_dim}")
     echo(f"attributes  {', '.join(config.attributes)}")
     for group in config.exclusive:
-        echo(f"exactly one  {', '.join(group)}")
+        echo(f"exactly one {', '.join(group)}")
     if "evaluation" not in content:
         echo("measured    nothing yet: csvae eval MODEL --data FOLDER -o evaluation.json")
         return

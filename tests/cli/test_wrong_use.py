@@ -95,4 +95,4 @@ def test_two_members_of_a_group_are_refused_before_any_photo_is_opened(run, make
     result = run("edit", photos, "Smiling=True", "Eyeglasses=True", "-o", "out", "--model", folder, code=2)
     assert "expected one of Smiling, Eyeglasses to be present, got Smiling and Eyeglasses" in result.stderr
     assert not Path("out").exists()
-    assert "exactly one  Smiling, Eyeglasses" in run("info", folder).stdout
+    assert "exactly one Smiling, Eyeglasses" in run("info", folder).stdout
