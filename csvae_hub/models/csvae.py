@@ -71,11 +71,7 @@ class CSVAE(AttributeModel):
     # -- the objective --------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, y: Tensor, generator: torch.Generator | None = None, also: Also = None) -> Output:
-        """Encodes x (B, *shape) in [0, 1] with y (B, k), 0, 1 or NaN; samples z and w; decodes.
-
-        Where a label is missing, q(w | x, y) and p(w | y) take its expectation by q(y | x) (ours): an unsure answer
-        then teaches neither class of w_i.
-        """
+        """Encodes x (B, *shape) in [0, 1] with y (B, k), NaN for what q(y | x) expects; samples z and w; decodes."""
         features = self.backbone.encode(x)
         q_y = self.q_y(features)
         expected, y = torch.where(y.isnan(), q_y.mean.detach().to(y), y), self._filled(y, q_y)
