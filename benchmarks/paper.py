@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("-o", "--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    if arguments.judges is not None and not arguments.judges.is_dir():
+        parser.error(f"--judges: expected a folder of judges, got {arguments.judges}: expressions_48.py leaves one")
     for name in arguments.sets:
         if name in PHOTOS and arguments.data is None:
             parser.error(f"{name} needs --data FOLDER")
