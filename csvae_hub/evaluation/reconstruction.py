@@ -43,8 +43,8 @@ def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[
     """The terms of `model.bound`, mean nats per example at one sample of the posteriors, and their sum, `total`.
 
     This is the paper's negative bound, without the weights of training and without log p(y); smaller is better.
-    Missing labels are inferred by q(y | x). Only models with the same likelihood can be compared. A VAE bounds
-    log p(x), the others log p(x | y). The caller's random state is kept.
+    The likelier value by q(y | x) stands for a missing label. Only models with the same likelihood can be compared. A
+    VAE bounds log p(x), the others log p(x | y). The caller's random state is kept.
 
     Raises:
         ValueError: a term is not finite.
@@ -59,6 +59,7 @@ def bound(model: AttributeModel, data: AttributeData, *, seed: int = 0) -> dict[
             x, y = (tensor.to(model.device, model.dtype) for tensor in data.batch(part))
             if model.config.is_image:
                 x = with_channels(x, model.config.shape[0])
+            y = model.encode(x, y).y  # training would take their expectation, and bound nothing
             for name, term in model.bound(model(x, y), x).items():
                 sums[name] += term.double().sum().item()
     means = {name: value / len(data) for name, value in sums.items()}
