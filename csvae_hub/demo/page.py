@@ -45,7 +45,7 @@ def build(model: str = "celeba-128", device: torch.device | str | None = None) -
     """The page, ready for `start`; the model, a folder, packaged name or Hub repo, is the one that is chosen first.
 
     Raises:
-        MissingExtraError: Gradio or OpenCV is missing.
+        MissingExtraError: Gradio, OpenCV or onnxruntime is missing.
         WeightsError: the model can't be loaded.
         ValueError: it is a model of vectors.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -20,6 +19,8 @@ from csvae_hub.images import CELEBA_LANDMARKS
 
 MODEL = Path(__file__).with_name("yunet") / "face_detection_yunet_2023mar.onnx"
 """YuNet (Wu, Peng, Yu: "YuNet: a tiny millisecond-level face detector", 2023), from OpenCV Zoo, MIT licence."""
+STRIDES, LEAST = (8, 16, 32), 0.5
+"""Pixels from cell to cell of YuNet's three grids; the score from which what it says of a cell is a candidate."""
 
 QUICK_SIDE, QUICK_SMALL = 320, 12
 """The longer side, in pixels, at which the largest face alone is looked for first, and the least size it must have."""
@@ -41,8 +42,6 @@ MAX_FACES = 100
 """Only the largest faces of a photo are looked at again, and edited."""
 OVERLAP = 0.5
 """Faces whose boxes share more than this, of what both cover, are one face seen twice."""
-_MUCH = 2**21
-"""Pixels above which Pillow averages a part of a photo, which takes longer than OpenCV and no memory."""
 _AS_LARGE = 0.7
 """Share of the largest size from which a rough face may turn out to be the largest one."""
 _SAME = 0.5
@@ -113,22 +112,24 @@ _FINEST, _REACH = 80, 3.5
 
 
 class YuNet:
-    """The detector that comes with the package; it runs on OpenCV, and threads may share one.
+    """The detector that comes with the package; it runs on onnxruntime, and threads may share one.
 
     The photo is searched at a reduced size first. If that finds nothing or only small faces, it is searched finer; if
     there is still nothing, turned by quarters. Each face is then looked at again, upright and in fixed sizes, so that
     its landmarks hardly depend on its size, rotation and place. Faces of a lower `score` are left out.
 
     Raises:
-        MissingExtraError: OpenCV is missing; the extra "align" brings it.
+        MissingExtraError: OpenCV or onnxruntime is missing; the extra "align" brings them.
     """
 
     def __init__(self, score: float = 0.7) -> None:
-        cv2 = require("cv2", "align")
+        require("cv2", "align")
+        onnxruntime = require("onnxruntime", "align")
         self.score = score
-        nothing_suppressed = 1.0  # candidates of one face are averaged instead
-        self._network = cv2.FaceDetectorYN.create(str(MODEL), "", (320, 320), 0.5, nothing_suppressed, 5000)
-        self._lock = threading.Lock()  # OpenCV's object keeps state from one call to the next
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # a few milliseconds; others wait busily
+        options.enable_cpu_mem_arena = False  # else the memory of the largest photo stays
+        self._network = onnxruntime.InferenceSession(str(MODEL), options, providers=["CPUExecutionProvider"])
 
     def detect(self, image: Image.Image) -> list[Face]:
         """Gives the faces in an upright RGB photo, largest first."""
@@ -154,7 +155,7 @@ class YuNet:
         return sorted(faces, key=lambda face: -face.size)
 
     def __reduce__(self) -> tuple[type[YuNet], tuple[float]]:
-        """OpenCV's object can't be copied; it is made anew."""
+        """The network can't be copied; it is made anew."""
         return YuNet, (self.score,)
 
     def _searched(self, image: Image.Image) -> list[Face]:
@@ -217,11 +218,16 @@ class YuNet:
 
     def _candidates(self, pixels: NDArray[np.uint8]) -> list[Face]:
         """The network's candidates in pixels (h, w, 3), blue first; many for each face."""
-        size = (pixels.shape[1], pixels.shape[0])
-        with self._lock:
-            self._network.setInputSize(size)
-            _, rows = self._network.detect(pixels)
-        return [] if rows is None else _faces(rows, size)
+        height, width = pixels.shape[:2]
+        padded = np.zeros((1, 3, _whole(height), _whole(width)), np.float32)
+        padded[0, :, :height, :width] = pixels.transpose(2, 0, 1)
+        answers = [answer[0] for answer in self._network.run(None, {"input": padded})]
+        grids = (answers[i :: len(STRIDES)] for i in range(len(STRIDES)))  # of each grid all four kinds
+        return [
+            face
+            for stride, grid in zip(STRIDES, grids, strict=True)
+            for face in _faces(grid, stride, padded.shape[3] // stride, max(width, height))
+        ]
 
 
 def _blue_first(image: Image.Image) -> NDArray[np.uint8]:
@@ -237,7 +243,7 @@ def _averaged(image: Image.Image, box: tuple[int, int, int, int], size: Sequence
     """Pixels (h, w, 3), blue first, of a box of a photo, each the mean of those in its place; of a size (w, h)."""
     cv2 = require("cv2", "align")
     left, top, right, bottom = box
-    factor = max(1, (right - left) // size[0]) if (right - left) * (bottom - top) > _MUCH else 1
+    factor = max(1, min((right - left) // size[0], (bottom - top) // size[1]))
     part = np.asarray(image.reduce(factor, box) if factor > 1 else image.crop(box))
     return cv2.cvtColor(cv2.resize(part, tuple(size), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
 
@@ -254,11 +260,34 @@ def _patch_of(image: Image.Image, face: Face) -> _Patch:
     return _Patch(pixels, np.array([left, top], float), size / sides)
 
 
-def _faces(rows: NDArray[np.float32], size: tuple[int, int]) -> list[Face]:
-    """Rows of YuNet for an image of a size, but those beyond all sense, which it gives where an image is a sliver."""
-    sane = rows.astype(np.float64)[(np.abs(rows) < 2 * max(size)).all(1)]
-    boxes = np.concatenate([sane[:, :2], sane[:, :2] + sane[:, 2:4]], axis=1).tolist()
-    return [Face(tuple(box), row[4:14].reshape(5, 2), float(row[14])) for box, row in zip(boxes, sane, strict=True)]
+def _whole(side: int) -> int:
+    """The side, in pixels, that is whole cells of each grid."""
+    return ceil(side / STRIDES[-1]) * STRIDES[-1]
+
+
+def _faces(grid: Sequence[NDArray[np.float32]], stride: int, columns: int, side: int) -> list[Face]:
+    """Faces by what YuNet says of the cells of a grid with so many columns, row after row, as OpenCV reads it.
+
+    Without those beyond all sense, of which it gives some where an image, of that longer side, is a sliver.
+    """
+    classes, objects, boxes, landmarks = grid
+    scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
+    (found,) = np.nonzero(scores >= LEAST)
+    if not found.size:
+        return []
+    cells = np.stack([found % columns, found // columns], 1)
+    middles = boxes[found, :2] + cells
+    with np.errstate(over="ignore"):
+        half = np.exp(boxes[found, 2:]) / 2
+    corners = np.concatenate([middles - half, middles + half], 1)
+    points = landmarks[found] + np.tile(cells, 5)
+    rows = stride * np.concatenate([corners, points], 1).astype(np.float64)
+    sane = (np.abs(rows) < 2 * side).all(1)
+    return [
+        Face((left, top, right, bottom), row[4:].reshape(5, 2), score)
+        for row, score in zip(rows[sane], scores[found][sane].tolist(), strict=True)
+        for left, top, right, bottom in [row[:4].tolist()]
+    ]
 
 
 def _merged(candidates: Sequence[Face]) -> list[Face]:

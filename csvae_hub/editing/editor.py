@@ -84,7 +84,7 @@ class FaceEditor:
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector of faces; MissingExtraError if none was given and OpenCV is missing."""
+        """The detector of faces; MissingExtraError if none was given and the extra "align" is missing."""
         return YuNet() if self._given_detector is None else self._given_detector
 
     def detect(self, photo: ImageLike) -> list[Face]:

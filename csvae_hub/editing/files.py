@@ -44,12 +44,12 @@ A_FOLDER = "name a folder without an ending, or one that exists"
 NEEDS = {".heic": "pillow-heif", ".heif": "pillow-heif", ".avif": "a Pillow with AVIF"}
 """Endings of pictures that need something else, where they are not in `FORMATS`."""
 
-MAX_BATCH_PIXELS, MAX_AHEAD_PIXELS = 3_000_000, 2**26
+MAX_BATCH_PIXELS, MAX_AHEAD_PIXELS = 1_000_000, 2**26
 """A batch of large photos is cut short at the first; at most the second is decoded ahead, so that memory is bounded.
 
-Three times as many take 60 MB more and hardly less time."""
+Three times as many take 40 MB more and hardly less time."""
 
-AHEAD = 4
+AHEAD = 3
 """Pictures that are decoded while the model is busy."""
 
 

@@ -21,7 +21,7 @@ MAX_APART = 0.5
 def warn_of_framing(path: str | os.PathLike[str], preprocessor: Preprocessor) -> None:
     """Warns where the face in a file lies elsewhere than in the training pictures, or where there is none.
 
-    A picture of the model's own size is taken for a crop, and passed over; so is any without OpenCV.
+    A picture of the model's own size is taken for a crop, and passed over; so is any without the extra "align".
 
     Raises:
         ImageError: the picture can't be read.
@@ -37,7 +37,7 @@ def warn_of_framing(path: str | os.PathLike[str], preprocessor: Preprocessor) ->
 def framing_fault(picture: Image.Image, preprocessor: Preprocessor, detector: Detector | None = None) -> str:
     """Says that a face lies elsewhere in an upright picture than in the training pictures, or that there is none.
 
-    Else, and without OpenCV, it gives "". The face is expected in the picture's centre square.
+    Else, and without the extra "align", it gives "". The face is expected in the picture's centre square.
     """
     try:
         faces = (detector or _detector()).detect(picture.convert("RGB"))

@@ -62,7 +62,7 @@ def test_the_weights_are_the_nearest_to_equal_ones(data):
 def test_no_example_is_drawn_without_end():
     rare = np.zeros(10_000, bool)
     rare[:3] = True
-    weights = raked(10_000, [[rare, ~rare]])
+    weights = raked(10_000, [[(rare, 0.5), (~rare, 0.5)]])
     assert weights.max() == pytest.approx(MOST, rel=0.01)
     assert weights.mean() == pytest.approx(1)
 
@@ -106,22 +106,33 @@ def test_what_counts_classes_counts_those_that_are_drawn(data, monkeypatch):
     assert chances[0] < 0.7 * chances[1]
 
 
-def test_half_of_an_epoch_is_labelled_where_most_examples_have_no_label(data):
+def test_three_quarters_of_an_epoch_are_labelled_where_fewer_examples_are(data):
     labels = data.labels.copy()
     labels[400:] = np.nan
     few = balanced(AttributeData(data.images, labels, NAMES), ())
-    np.testing.assert_allclose(few.weights[:400], 5)
+    np.testing.assert_allclose(few.weights[:400], 7.5)
     drawn = batch_order(4000, 0, 0, few.weights)
-    assert (drawn < 400).float().mean() == 0.5
-    assert len(drawn[drawn >= 400].unique()) > 1900
-    labels[1500:2500] = data.labels[1500:2500]
-    labels[3000:] = data.labels[3000:]
+    assert (drawn < 400).float().mean() == pytest.approx(0.75, abs=1e-3)
+    assert len(drawn[drawn >= 400].unique()) > 990
+    labels[400:3000] = data.labels[400:3000]
     assert balanced(AttributeData(data.images, labels, NAMES), ()).weights is None
     assert balanced(data, ()) is data
 
 
-@pytest.mark.parametrize(("labelled", "weight", "known"), [(4, 3.0, 0.5), (16, None, 2 / 3), (24, None, 1)])
-def test_training_draws_labelled_examples_half_of_the_time(tmp_path, labelled, weight, known):
+def test_rare_attributes_are_balanced_among_the_labelled(data):
+    labels = data.labels.copy()
+    labels[800:] = np.nan
+    weights = balanced(AttributeData(data.images, labels, NAMES), ["Beard"]).weights.numpy()
+    beard = labels[:, 2] == 1
+    assert weights[:800].sum() == pytest.approx(3000)
+    assert weights[beard].sum() == pytest.approx(1500)
+    np.testing.assert_allclose(weights[800:], 1000 / 3200)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "weight", "known"), [(4, 4.5, 0.75), (16, 1.125, 0.75), (18, None, 0.75), (24, None, 1)]
+)
+def test_training_draws_labelled_examples_three_times_of_four(tmp_path, labelled, weight, known):
     from PIL import Image
 
     from csvae_hub.training import load_recipe

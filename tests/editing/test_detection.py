@@ -129,14 +129,35 @@ def test_where_there_is_no_face_none_is_found(detector, size):
 
 
 @pytest.mark.parametrize("wild", [np.inf, -np.inf, np.nan, 1e33, -900])
-@pytest.mark.parametrize("column", [0, 3, 13])
-def test_answers_beyond_all_sense_are_no_faces(column, wild):
-    good = np.array([10, 20, 80, 90, *FRAME.ravel(), 0.9], dtype=np.float32)
-    bad = good.copy()
-    bad[column] = wild
-    (face,) = detection._faces(np.stack([bad, good]), (178, 218))
-    assert face.box == (10, 20, 90, 110)
-    assert face.landmarks == pytest.approx(FRAME, rel=1e-6)
+@pytest.mark.parametrize(("kind", "column"), [(2, 0), (2, 3), (3, 9)])
+def test_answers_beyond_all_sense_are_no_faces(kind, column, wild):
+    classes, objects = np.full((2, 2, 1), 0.9, np.float32)
+    boxes = np.tile(np.array([1, 2, np.log(10), np.log(11)], np.float32), (2, 1))
+    landmarks = np.tile((FRAME.ravel() / 8).astype(np.float32), (2, 1))
+    grid = [classes, objects, boxes, landmarks]
+    first, second = detection._faces(grid, 8, 2, 218)
+    assert first.score == pytest.approx(0.9)
+    assert first.box == pytest.approx((8 - 40, 16 - 44, 8 + 40, 16 + 44))
+    assert second.landmarks == pytest.approx(FRAME + (8, 0), rel=1e-6)
+    grid[kind][0, column] = wild
+    narrow = (kind, column, wild) in ((2, 3, -np.inf), (2, 3, -900))  # as flat as can be, but in the picture
+    assert len(detection._faces(grid, 8, 2, 218)) == 1 + narrow
+
+
+@pytest.mark.parametrize("size", [(512, 512), (320, 213), (224, 224), (411, 777), (40, 600)])
+def test_the_network_s_answers_are_read_as_opencv_reads_them(detector, size):
+    import cv2
+
+    pixels = np.ascontiguousarray(np.asarray(PHOTO.resize(size))[..., ::-1])
+    _, rows = cv2.FaceDetectorYN.create(str(MODEL), "", size, 0.5, 1.0, 5000).detect(pixels)
+    ours = sorted(detector._candidates(pixels), key=lambda face: -face.score)
+    expected = np.zeros((0, 15)) if rows is None else rows
+    assert len(ours) == len(expected)
+    assert size[0] == 40 or len(ours) > 5
+    for face, row in zip(ours, expected, strict=True):
+        assert face.score == pytest.approx(row[14], abs=1e-4)
+        np.testing.assert_allclose(face.landmarks.ravel(), row[4:14], atol=1e-3)
+        np.testing.assert_allclose(face.box, [*row[:2], *(row[:2] + row[2:4])], atol=1e-3)
 
 
 def test_the_score_that_is_asked_for_is_kept():
@@ -167,16 +188,22 @@ def test_the_size_is_the_side_of_a_square_as_large_as_the_box(box):
     assert Face(box, FRAME, 1).size == pytest.approx(1800**0.5 if box[2] > box[0] else 0)
 
 
-def test_without_opencv_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(MissingExtraError, match=r"^cv2 is missing: pip install 'csvae-hub\[align\]'$"):
+@pytest.mark.parametrize("name", ["cv2", "onnxruntime"])
+def test_without_what_it_needs_the_extra_is_named(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=rf"^{name} is missing: pip install 'csvae-hub\[align\]'$"):
         YuNet()
 
 
 def test_the_network_is_the_one_of_opencv_zoo_and_brings_its_licence():
-    assert hashlib.sha256(MODEL.read_bytes()).hexdigest() == (
-        "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-    )
+    """All but the shapes of its input and outputs."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(MODEL).graph
+    parts = [*graph.node, *sorted(graph.initializer, key=lambda tensor: tensor.name)]
+    found = hashlib.sha256(b"".join(part.SerializeToString(deterministic=True) for part in parts))
+    assert found.hexdigest() == "d75e7ab68bf3b59c9f8f99755405ebeff5e3bac087e9bad6cef63eb5c2c63876"
+    axes = [axis.dim_param or axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim]
+    assert axes == [1, 3, "height", "width"]
     licence = (MODEL.parent / "LICENSE").read_text(encoding="utf-8")
     assert "Shenzhen Institute of Artificial Intelligence and Robotics" in licence
     assert "Permission is hereby granted, free of charge" in licence

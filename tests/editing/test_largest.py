@@ -78,7 +78,7 @@ def test_a_sure_face_that_stands_as_expected_needs_no_second_look(detector, monk
 
 
 def test_a_face_that_is_small_in_the_quick_look_is_left_to_the_search_for_all(detector, monkeypatch):
-    scene = placed([(170, 500, 500)])
+    scene = placed([(185, 500, 500)])
     assert detector.largest(scene) is None
     monkeypatch.setattr(detection, "QUICK_SMALL", 0)  # the quick look does see it
     assert detector.largest(scene).size == pytest.approx(detector.detect(scene)[0].size, rel=0.05)
