@@ -3,12 +3,13 @@
     python benchmarks/many.py -o docs/results/many.json
 
 One call edits what it is given; more pictures than fit in memory are given in batches, by the loop of `edit_all`. Each
-number of pictures has a process of its own. The batches, uint8, are drawn one after the other, as they would come from
-a memory-mapped file; drawing is not counted. `bytes_over_before` are the process's peak less what it held when the
-model was loaded. `seconds_a_picture` are those of all pictures, by the clock; `processor_seconds_a_picture` those of
-the processor. Afterwards, in the same process, more batches are edited in turns with the model's own layers called one
-by one (`speed.py`), batch norm unfolded, from pixels to pixels: `bare_over_ours` is the median over the turns. One
-thread; Linux only; run it on idle cores.
+number of pictures has a process of its own, the smaller ones five each, spread over the time, of which the medians
+count: for the two seconds of one a machine may be a tenth quicker or slower than by mean. The batches, uint8, are drawn
+one after the other, as they would come from a memory-mapped file; drawing is not counted. `bytes_over_before` are the
+process's peak less what it held when the model was loaded. `seconds_a_picture` are those of all pictures, by the clock;
+`processor_seconds_a_picture` those of the processor. Afterwards, in the same process, more batches are edited in turns
+with the model's own layers called one by one (`speed.py`), batch norm unfolded, from pixels to pixels: `bare_over_ours`
+is the median over the turns. One thread; Linux only; run it on idle cores.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-COUNTS = (1_000, 10_000, 100_000)
-QUICK_COUNTS = (64, 256)
+COUNTS, QUICK_COUNTS = (1_000, 10_000, 100_000), (64, 256)
+BEFORE, AFTER = 3, 2
+"""Runs of each smaller number before those of the greatest one, and after it."""
 BATCH = 64
 
 
@@ -135,12 +137,18 @@ def main() -> None:
 
     from csvae_hub import hub
 
-    found: dict[str, dict[str, Any]] = {}
+    *smaller, greatest = QUICK_COUNTS if arguments.quick else COUNTS
+    runs: dict[int, list[dict[str, Any]]] = {}
     command = [sys.executable, __file__, "--model", arguments.model, *["--quick"] * arguments.quick]
-    for count in QUICK_COUNTS if arguments.quick else COUNTS:
+    before, after = (1, 0) if arguments.quick else (BEFORE, AFTER)
+    for count in [*smaller * before, greatest, *smaller * after]:
         run = subprocess.run([*command, "--count", str(count)], capture_output=True, text=True, check=True)
-        found[str(count)] = json.loads(run.stdout)
-        print(count, found[str(count)], flush=True)
+        runs.setdefault(count, []).append(json.loads(run.stdout))
+        print(count, runs[count][-1], flush=True)
+    found = {
+        str(count): {"runs": len(of), **{name: statistics.median(one[name] for one in of) for name in of[0]}}
+        for count, of in runs.items()
+    }
     about = {
         "command": shlex.join(["python", "benchmarks/many.py", *sys.argv[1:]]),
         "model": arguments.model,

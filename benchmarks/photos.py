@@ -6,7 +6,8 @@ The photos are drawn: 1,000 pixels a side, JPEG, the astronaut of examples/ at s
 25°, darker or brighter, on plain colours or noise. The same function as `csvae edit photos/ Smiling=1` edits them, with
 torch and OpenCV on one thread each; its own threads decode and write beside that. Parts are milliseconds of the
 processor for each photo, of the threads that do them; `wall` is by the clock. Peaks are the most memory that the
-process has held since it loaded the model, by the time that so many photos were done.
+process has held since it loaded the model, by the time that so many photos were done. `detector_network` is the median
+of the processor's milliseconds for a view of so many pixels a side, by onnxruntime and by OpenCV, measured in turns.
 
 Large photos have 50 megapixels and are edited one by one, each in a process of its own that has edited a small one
 before. Their bytes a pixel are the process's peak less its size before. Linux only.
@@ -21,6 +22,7 @@ import os
 import platform
 import random
 import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -166,6 +168,27 @@ def measure(folder: Path, target: Path, model_name: str) -> dict[str, Any]:
     }
 
 
+def beside_opencv(turns: int = 50) -> dict[str, dict[str, float]]:
+    """Milliseconds of the processor that the detector's network takes here and in OpenCV's own detector."""
+    import cv2
+
+    from csvae_hub.editing import YuNet, detection
+
+    cv2.setNumThreads(1)
+    ours, found = YuNet(), {}
+    for side in (detection.QUICK_SIDE, detection.ROUGH_VIEW[0]):
+        pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        theirs = cv2.FaceDetectorYN.create(str(detection.MODEL), "", (side, side))
+        spent: dict[str, list[float]] = {"onnxruntime": [], "opencv": []}
+        for _ in range(turns):
+            for name, call in (("onnxruntime", ours._candidates), ("opencv", theirs.detect)):
+                start = time.process_time()
+                call(pixels)
+                spent[name].append(1000 * (time.process_time() - start))
+        found[str(side)] = {name: statistics.median(times) for name, times in spent.items()}
+    return found
+
+
 def draw_large(folder: Path, kind: str) -> Path:
     """Writes a photo of 50 megapixels: the astronaut, enlarged, in a format or a way to pack one."""
     name, options = LARGE[kind]
@@ -241,6 +264,7 @@ def main() -> None:
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
     }
+    result["detector_network"] = beside_opencv()
     result["large_photos"] = large_photos(arguments.model)
     hub.write_json(arguments.output, {**about, **result})
     print(json.dumps(result, indent=2))

@@ -218,15 +218,16 @@ class YuNet:
 
     def _candidates(self, pixels: NDArray[np.uint8]) -> list[Face]:
         """The network's candidates in pixels (h, w, 3), blue first; many for each face."""
+        cv2 = require("cv2", "align")
         height, width = pixels.shape[:2]
-        padded = np.zeros((1, 3, _whole(height), _whole(width)), np.float32)
-        padded[0, :, :height, :width] = pixels.transpose(2, 0, 1)
-        answers = [answer[0] for answer in self._network.run(None, {"input": padded})]
+        more = (-height % STRIDES[-1], -width % STRIDES[-1])  # to whole cells of each grid
+        padded = cv2.copyMakeBorder(pixels, 0, more[0], 0, more[1], cv2.BORDER_CONSTANT)
+        answers = [answer[0] for answer in self._network.run(None, {"input": cv2.dnn.blobFromImage(padded)})]
         grids = (answers[i :: len(STRIDES)] for i in range(len(STRIDES)))  # of each grid all four kinds
         return [
             face
             for stride, grid in zip(STRIDES, grids, strict=True)
-            for face in _faces(grid, stride, padded.shape[3] // stride, max(width, height))
+            for face in _faces(grid, stride, padded.shape[1] // stride, max(width, height))
         ]
 
 
@@ -258,11 +259,6 @@ def _patch_of(image: Image.Image, face: Face) -> _Patch:
     size = np.maximum(1, np.round(sides * scale)).astype(int)
     pixels = _averaged(image, (left, top, right, bottom), size.tolist())
     return _Patch(pixels, np.array([left, top], float), size / sides)
-
-
-def _whole(side: int) -> int:
-    """The side, in pixels, that is whole cells of each grid."""
-    return ceil(side / STRIDES[-1]) * STRIDES[-1]
 
 
 def _faces(grid: Sequence[NDArray[np.float32]], stride: int, columns: int, side: int) -> list[Face]:

@@ -207,5 +207,5 @@ def _by_status(error: HfHubHTTPError, name: str, wanted: str, said: str) -> Weig
 def _lost(name: str, wanted: str, reason: str) -> HubConnectionError:
     return HubConnectionError(
         f"{constants.ENDPOINT} can't be reached, or broke off, for the Hub repo {name} ({reason}): looked for {wanted}."
-        " Check the network and try again; a repo in the cache loads without one (local_files_only=True)"
+        " Check the network and try again"
     )
