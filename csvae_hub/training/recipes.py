@@ -191,7 +191,8 @@ def train(
 
     Raises:
         ConfigError: neither the user nor the recipe names data, its shape isn't the model's, the initial weights
-            are of another model config, or the folder's checkpoint is of another recipe.
+            are of another model config, the folder's checkpoint is of another recipe, or no epoch comes before the
+            rest though there are no initial weights.
         DataError: the data can't be read.
     """
     options = {"initial": initial, "cache_dir": cache_dir, "accumulation": accumulation, "clip_norm": clip_norm}
@@ -216,6 +217,9 @@ def prepare(
     log_with: Sequence[str] = (),
 ) -> Trainer:
     """Reads the data and builds the networks: the trainer that `train` starts, with the same arguments and errors."""
+    rest, epochs = getattr(recipe.parts.get("rest"), "epochs", 0), recipe.trainer.epochs
+    least = f"fewer than trainer.epochs, {epochs} (raise it, or set both); as many from initial weights"
+    check(rest < epochs + (initial is not None), "parts.rest.epochs", least, rest)
     source = recipe.data.source if data is None else str(data)
     if not source:
         raise ConfigError(

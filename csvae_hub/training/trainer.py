@@ -83,7 +83,7 @@ class Trainer:
             self.optimizers[game.name] = prepare(game.name, game.parameters, config.adversary_learning_rate, game.betas)
         self.batches_per_epoch = max(1, len(train_data) // config.batch_size)  # a last part of a batch is left out
         epochs, rest = config.epochs, objective.rest_epochs
-        check(rest < epochs, "parts.rest.epochs", f"fewer than trainer.epochs, {epochs} (raise it, or set both)", rest)
+        check(rest <= epochs, "parts.rest.epochs", f"at most trainer.epochs, {epochs} (raise it, or set both)", rest)
         self.last_batch, self.rest_at = (n * self.batches_per_epoch for n in (epochs, epochs - rest))
         self.elapsed, self.callbacks, self.stopping, self.looks = 0.0, Callbacks(callbacks), False, Looks(self)
 

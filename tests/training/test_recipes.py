@@ -262,6 +262,17 @@ def test_a_second_start_gives_the_same_weights(small, faces, tmp_path):
         )
 
 
+def test_a_rest_over_all_epochs_starts_from_weights(small, faces, tmp_path):
+    options = {"cache_dir": tmp_path / "cache", "quiet": True}
+    all_rest = load_recipe(small, {"trainer.epochs": "2", "parts.rest.epochs": "2"})
+    words = r"^parts\.rest\.epochs: expected fewer than trainer\.epochs, 2 .*; as many from initial weights, got 2$"
+    with pytest.raises(ConfigError, match=words):
+        train(all_rest, tmp_path / "not read", tmp_path / "run", **options)
+    first = train(load_recipe(small), faces, tmp_path / "first", **options)
+    second = train(all_rest, faces, tmp_path / "second", initial=tmp_path / "first" / "model", **options)
+    assert all(torch.equal(a, b) for a, b in zip(first.q_z.parameters(), second.q_z.parameters(), strict=True))
+
+
 def test_a_run_can_start_from_weights_of_the_same_model(small, faces, tmp_path):
     options = {"cache_dir": tmp_path / "cache", "quiet": True}
     first = train(load_recipe(small), faces, tmp_path / "first", **options)

@@ -42,7 +42,7 @@ def consistency(logits: Tensor, before: Tensor, wished: Tensor, which: Tensor) -
 
 @dataclass(frozen=True)
 class Options:
-    """epochs: how many of the trainer's epochs, the last ones, are the rest.
+    """epochs: how many of the trainer's epochs, the last ones, are the rest; all where a run starts from weights.
 
     weight: of `consistency`, by the model's own q(y | x), on edits made in the rest; 0 for none.
     """

@@ -224,11 +224,20 @@ def test_the_adversary_stops_learning(run, state, changed, monkeypatch):
     assert changed(seen[0], net) == set()
 
 
-@pytest.mark.parametrize("rest", [3, 4])
-def test_not_all_epochs_can_be_rest(run, rest):
-    words = rf"^parts\.rest\.epochs: expected fewer than trainer\.epochs, 3 \(raise it, or .*\), got {rest}$"
+def test_a_rest_is_no_longer_than_the_run(run):
+    words = r"^parts\.rest\.epochs: expected at most trainer\.epochs, 3 \(raise it, or set both\), got 4$"
     with pytest.raises(ConfigError, match=words):
-        run(epochs=3, rest=rest)
+        run(epochs=3, rest=4)
+
+
+def test_a_run_that_is_all_rest_keeps_the_encoder(run, state):
+    trainer = run(epochs=2, rest=2)
+    before = state(trainer.objective.model)
+    model = trainer.fit()
+    same = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    encoder = {name for name in before if name.startswith(("q_z.", "q_y.", "backbone.down.", "backbone.features"))}
+    assert encoder - same == {name for name in before if name.startswith("q_z.flow")} - same != set()
+    assert "backbone.pixels.weight" not in same
 
 
 # -- the options ------------------------------------------------------------------------------------------------------
