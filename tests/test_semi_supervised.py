@@ -34,8 +34,14 @@ def test_the_verdict_says_which_of_the_two_is_closer(semi):
         return {name: {"0": {"wished": w}, "1": {"wished": w}} for name, w in zip(names, wished, strict=True)}
 
     names = (semi.ALL, semi.FEW_LABELS, semi.FEW_FACES)
-    assert semi.verdict(runs(0.9, 0.85, 0.7)) == pytest.approx({"to_all_labels": 5, "to_few_faces": 15, "closer": True})
+    found = {"to_all_labels": 5, "to_few_faces": 15, "to_all_labels_by_seed": 5, "to_few_faces_by_seed": 15}
+    assert semi.verdict(runs(0.9, 0.85, 0.7)) == pytest.approx({**found, "closer": True})
     assert not semi.verdict(runs(0.9, 0.75, 0.7))["closer"]
+    crossed = runs(0.9, 0.8, 0.82)
+    for name, w in zip(names, (0.8, 0.9, 0.92), strict=True):
+        crossed[name]["1"] = {"wished": w}
+    assert semi.verdict(crossed)["to_all_labels"] == pytest.approx(0)
+    assert not semi.verdict(crossed)["closer"]  # seed by seed few faces are nearer
     few = runs(0.9, 0.75, 0.7)
     del few[semi.FEW_FACES]
     assert semi.verdict(few) is None
