@@ -27,8 +27,6 @@ from csvae_hub.training.parts._common import switch_one_attribute
 ENCODER, ADVERSARY = ("down", "features"), "adversary_net."
 NEAR = 0.25
 """Weight of the squared distance to the photo; those to the old decoder's two pictures have a half each."""
-BEYOND = 1.2
-"""How far the old decoder's edits go, where the new one's go as far as 1: it draws the mean of what z leaves open."""
 DONORS, BETWEEN, SAMPLED = 0.3, 0.3, 0.3
 """Shares of edits to a w of another picture, and to a point before or beyond it; and of sampled codes."""
 
@@ -156,8 +154,8 @@ def taught(teacher: CSVAE, x: Tensor, before: Tensor, behind: Tensor, y: Tensor)
     edited = switch_one_attribute(teacher, replace(mean, z=before, w=w), DONORS).latents.w
     share = torch.where(torch.rand(n, 1, 1) < BETWEEN, 1.2 * torch.rand(n, 1, 1), 1.0)
     old, new = (Latents(z + noise, w, y, teacher.attributes) for z in (before, behind))
-    further, edited = (torch.lerp(w, edited, much * share) for much in (BEYOND, 1.0))
-    return Latents.cat([old, replace(old, w=further)]), Latents.cat([new, replace(new, w=edited)])
+    edited = torch.lerp(w, edited, share)
+    return Latents.cat([old, replace(old, w=edited)]), Latents.cat([new, replace(new, w=edited)])
 
 
 def mirrored(x: Tensor, flips: Tensor) -> Tensor:
