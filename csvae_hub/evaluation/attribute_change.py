@@ -63,9 +63,9 @@ def attribute_change(
         `before`, the same of the unedited pictures; `others`, the mean |Δp| of the other attributes against the
         unedited ones, and `others_original` against the original, the greater of the two; `frechet_over_floor`, see
         there, the greater of the two; `count`. `wished` and `before` are None with a `reason` where the judges can't
-        tell. A direction without pictures is None, and
-        the attribute has a `reason`. At the top the means of all these over attributes and directions, as far as
-        they are known; `worst`, the least `wished`; and `locality`, what `Change.ratios` gives by attribute of `LOCAL`.
+        tell. A direction without pictures is None, and the attribute has a `reason`. At the top the means of all these
+        over attributes and directions, as far as they are known; `worst`, the least `wished`; and `locality`, what
+        `Change.ratios` gives by attribute of `LOCAL`.
 
     Raises:
         UnknownAttributeError: the judges or the data lack an attribute of the model.
