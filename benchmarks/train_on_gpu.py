@@ -4,8 +4,9 @@
 
 The learning rate follows the time, or the recipe's epochs where they are over sooner: it is at zero at the end. In OUT
 weights/ (float16, at most 16 MB a file) and grid.png are renewed every two minutes; OUT.tar holds the weights in one
-file, and OUT-parts.safetensors the critic. `--initial` and `--parts` go on from these. The pack is read by `read_pack`
-of the `unpack.py` in its folder.
+file, and OUT-parts.safetensors the critic. `--initial` and `--parts` go on from these. With `--decoder` the encoder
+and w stay as they are in these weights, and the decoder learns with a critic. The pack is read by `read_pack` of the
+`unpack.py` in its folder.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from torch import Tensor
 
 from csvae_hub.config import to_dict
 from csvae_hub.data import AttributeData
-from csvae_hub.models import AttributeModel, create_model
+from csvae_hub.models import CSVAE, AttributeModel, create_model
 from csvae_hub.training import load_recipe
 from csvae_hub.training.grids import squared_error, write_grid
+from csvae_hub.training.parts import critic
+from csvae_hub.training.parts.rest import begin
 from csvae_hub.training.recipes import objective_of
 from csvae_hub.training.steps import Objective
 from csvae_hub.training.trainer import Trainer
@@ -54,11 +57,18 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the recipe")
     parser.add_argument("--initial", help="a weights folder to go on from")
     parser.add_argument("--parts", type=Path, help="OUT-parts.safetensors of the run that made those weights")
+    parser.add_argument("--decoder", action="store_true", help="train the decoder alone; needs --initial")
+    parser.add_argument("--critic", nargs="*", default=[], metavar="NAME=VALUE", help="of the critic's constants")
     parser.add_argument("--pictures", type=int, help="train on so many only, to try the command")
     parser.add_argument("--no-compile", action="store_true")
     arguments = parser.parse_args()
 
-    recipe = load_recipe(arguments.recipe, dict(change.split("=", 1) for change in arguments.set))
+    if arguments.decoder and arguments.initial is None:
+        parser.error("--decoder needs --initial FOLDER: there is nothing that could rest in random weights")
+    constants = {name: type(getattr(critic, name))(value) for name, value in pairs(arguments.critic)}
+    for name, value in constants.items():
+        setattr(critic, name, value)
+    recipe = load_recipe(arguments.recipe, dict(pairs(arguments.set)))
     train_data, valid_data = read(arguments.pack, recipe.model.attributes, arguments.pictures)
     say(started, f"{len(train_data)} pictures, {len(valid_data)} to look at")
     torch.manual_seed(recipe.trainer.seed)
@@ -67,7 +77,11 @@ def main() -> None:
     objective = objective_of(recipe, train_data, model)
     if arguments.parts is not None:
         load_parts(objective, arguments.parts)
+    if arguments.decoder:
+        rest(objective)
     record = {**to_dict(recipe), **({"initial": str(arguments.initial)} if arguments.initial else {})}
+    record |= {"decoder": True} if arguments.decoder else {}
+    record |= {"critic_constants": constants} if constants else {}
     trainer = Trainer(objective, recipe.trainer, train_data, record=record, quiet=True)
     if not arguments.no_compile:
         compile_networks(objective)
@@ -142,6 +156,18 @@ def read(pack: Path, attributes: tuple[str, ...], most: int | None) -> tuple[Att
         return AttributeData(images, labels[rows][:, columns].astype(np.float32), attributes)
 
     return part("train", most), part("valid", 256)
+
+
+def pairs(changes: list[str]) -> list[tuple[str, str]]:
+    """Names and values of NAME=VALUE."""
+    return [(name, value) for name, _, value in (change.partition("=") for change in changes)]
+
+
+def rest(objective: Objective) -> None:
+    """Lets the encoder and w rest, from the first batch on; the part that does so at the end keeps w learning."""
+    begin(objective, None)
+    assert isinstance(objective.model, CSVAE)
+    objective.at_rest.append(objective.model.q_w.requires_grad_(False))
 
 
 def compile_networks(objective: Objective) -> None:

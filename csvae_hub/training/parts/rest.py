@@ -64,7 +64,7 @@ class Rest(Part):
         weighted = options.weight and not objective.model.config.is_image
         check(not weighted, "parts.rest.weight", "0 for a model of vectors", options.weight)
         objective.rest_epochs = options.epochs
-        objective.begin_rest = lambda examples: _begin(objective, examples)
+        objective.begin_rest = lambda examples: begin(objective, examples)
 
     def terms(self, step: Step) -> dict[str, Tensor]:
         """In the rest, `consistency` by the model's own q(y | x); its gradient reaches the pictures alone."""
@@ -107,7 +107,8 @@ def disturbed(images: Tensor) -> Tensor:
     return (images + 0.02 * noise).clamp(0, 1)
 
 
-def _begin(objective: Objective, examples: Examples | None) -> None:
+def begin(objective: Objective, examples: Examples | None) -> None:
+    """Freezes features, q(z | x) and q(y | x); fits to the examples, if any, what is fitted in a rest."""
     model = objective.model
     objective.at_rest = [model.q_z.requires_grad_(False), model.q_y.requires_grad_(False)]
     setattr(model.backbone, "encode", _frozen(model.backbone))  # noqa: B010  of this copy of the model; the averaged one has its own
