@@ -76,10 +76,14 @@ def rows(overrides: dict[str, str]) -> dict[str, Recipe]:
     every = load_recipe("synthetic-faces", {**overrides, "parts.critic.weight": "320.0"})
     found = {"all parts": every, "without critic": without_critic}
     for name in without_critic.parts:
-        model = replace(every.model, flow=0) if name == "flow" else every.model
-        kept = {part: options for part, options in every.parts.items() if part != name}
-        found[f"without {name}"] = replace(every, model=model, parts=kept)
-    return {**found, "the paper's objective": load_recipe("paper-faces", overrides)}
+        left_out = {"rest", "flow"} if name == "rest" else {name}  # the flow is fitted in the rest
+        model = replace(every.model, flow=0) if "flow" in left_out else every.model
+        kept = {part: options for part, options in every.parts.items() if part not in left_out}
+        found[f"without {' and '.join(sorted(left_out, reverse=True))}"] = replace(every, model=model, parts=kept)
+    paper = load_recipe("paper-faces", overrides)
+    few = {part: every.parts[part] for part in ("critic", "flow", "rest")}
+    found["the paper's objective, critic, flow and rest"] = replace(every, objective=paper.objective, parts=few)
+    return {**found, "the paper's objective": paper}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ FIELDS = {
     "license_link": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
     "datasets": ["celeba"],
 }
-PHOTOS = 200
+PHOTOS = 400
 """Pictures of the valid split that are edited as photos; of the test split it is 300."""
 DECODED = (
     ("Decoded: edits taken for the wished class, mean", ("attribute_change", "wished"), "accuracy", 0.92, None),
@@ -79,7 +79,7 @@ def main() -> None:
     if arguments.trained is None:
         train(load_recipe(name), arguments.data, run)
     folders = arguments.trained or [run / "model"]
-    mean_of(folders).save_pretrained(weights, dtype=torch.float16, extra={"training.json": history(folders[-1])})
+    mean_of(folders).save_pretrained(weights, dtype=torch.float16, extra={"training.json": histories(folders)})
     model = CSVAE.from_pretrained(weights, device="cpu")
     size = model.config.image_size
     splits = [load_data(arguments.data, model.attributes, split, size) for split in ("train", "valid", "test")]
@@ -148,6 +148,12 @@ def aims(name: str, result: dict[str, Any]) -> str:
         goal = f"≥ {said(least, kind)}" if least is not None else f"≤ {said(most, kind)}"
         rows.append((words, goal, said(found, kind), "met" if met else "**missed**"))
     return table(("aim", "goal", "measured", ""), rows)
+
+
+def histories(folders: list[Path]) -> dict[str, Any]:
+    """The histories of all, and `mean_of`, the names of more than one; a name that is there twice counts twice."""
+    found = {name: record for folder in folders for name, record in history(folder).items()}
+    return found | ({"mean": {"mean_of": [folder.parent.name for folder in folders]}} if len(folders) > 1 else {})
 
 
 def history(folder: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from csvae_hub.config import to_dict
-from csvae_hub.data import AttributeData
+from csvae_hub.data import AttributeData, balanced
 from csvae_hub.models import CSVAE, AttributeModel, create_model
 from csvae_hub.training import load_recipe
 from csvae_hub.training.grids import squared_error, write_grid
@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--parts", type=Path, help="OUT-parts.safetensors of the run that made those weights")
     parser.add_argument("--decoder", action="store_true", help="train the decoder alone; needs --initial")
     parser.add_argument("--critic", nargs="*", default=[], metavar="NAME=VALUE", help="of the critic's constants")
+    parser.add_argument("--balance", nargs="*", default=[], metavar="NAME", help="attributes that half of a batch have")
     parser.add_argument("--pictures", type=int, help="train on so many only, to try the command")
     parser.add_argument("--no-compile", action="store_true")
     arguments = parser.parse_args()
@@ -70,6 +71,7 @@ def main() -> None:
         setattr(critic, name, value)
     recipe = load_recipe(arguments.recipe, dict(pairs(arguments.set)))
     train_data, valid_data = read(arguments.pack, recipe.model.attributes, arguments.pictures)
+    train_data = balanced(train_data, arguments.balance)
     say(started, f"{len(train_data)} pictures, {len(valid_data)} to look at")
     torch.manual_seed(recipe.trainer.seed)
     torch.set_float32_matmul_precision("high")
@@ -81,6 +83,7 @@ def main() -> None:
         rest(objective)
     record = {**to_dict(recipe), **({"initial": str(arguments.initial)} if arguments.initial else {})}
     record |= {"decoder": True} if arguments.decoder else {}
+    record |= {"balance": arguments.balance} if arguments.balance else {}
     record |= {"critic_constants": constants} if constants else {}
     trainer = Trainer(objective, recipe.trainer, train_data, record=record, quiet=True)
     if not arguments.no_compile:
@@ -123,10 +126,14 @@ class Examples:
         self.device, self.memory_format, self.size = trainer.device, trainer.memory_format, trainer.config.batch_size
         self.images = torch.from_numpy(np.ascontiguousarray(data.images)).to(self.device)
         self.labels = torch.from_numpy(data.labels).to(self.device)
+        self.weights = None if data.weights is None else torch.as_tensor(data.weights, device=self.device)
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """A random batch, half of it mirrored."""
-        rows = torch.randint(len(self.images), (self.size,), device=self.device)
+        if self.weights is None:
+            rows = torch.randint(len(self.images), (self.size,), device=self.device)
+        else:
+            rows = torch.multinomial(self.weights, self.size, replacement=True)
         x = self._pictures(rows)
         mirrored = torch.rand(len(x), 1, 1, 1, device=self.device) < 0.5
         return torch.where(mirrored, x.flip(-1), x).contiguous(memory_format=self.memory_format), self.labels[rows]

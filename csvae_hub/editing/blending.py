@@ -20,9 +20,9 @@ Paste: TypeAlias = Literal["changed", "difference", "whole"]
 
 FEATHER = 0.08
 """Width of the mask's rise from 0 at the border of the crop to 1, as a share of its side."""
-FLOOR, WEAK = 0.01, 0.07
+FLOOR, WEAK = 0.01, 0.04
 """The floor of "changed": a change in units of x, or a share of the strongest change, whichever is more."""
-OPAQUE = 0.12
+OPAQUE = 0.08
 """The least change, in units of x, from which "changed" shows the decoded face itself."""
 TINT = 1 / 16
 """Smoothing of the photo's colours under the drawing of a grey model, as a share of the crop's side."""

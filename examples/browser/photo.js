@@ -4,7 +4,7 @@
 const FRAME = [178, 218]; // CelebA's aligned pictures; their central square is what the training pictures show
 const CROP = 148;
 const FEATHER = 0.08; // the mask's rise at the border of the crop, in shares of its side
-const FLOOR = 0.01, WEAK = 0.07, OPAQUE = 0.12; // see layer()
+const FLOOR = 0.01, WEAK = 0.04, OPAQUE = 0.08; // see layer()
 const TINT = 1 / 16;
 const FINER = 4; // a layer is enlarged at most so many times
 export const LUMA = [0.299, 0.587, 0.114];

@@ -57,7 +57,7 @@ def test_the_edit_of_a_larger_photo_is_the_edit_made_larger(packaged):
     expected = packaged.edit(small, {"Eyeglasses": True})
     difference = np.abs(np.asarray(edited, dtype=int) - np.asarray(expected, dtype=int))
     assert difference.mean() < 1.5
-    assert np.percentile(difference, 99.5) < 25
+    assert np.percentile(difference, 99.5) < 30
 
 
 def variant(name: str) -> Image.Image:
