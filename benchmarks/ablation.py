@@ -100,7 +100,8 @@ def cells(columns: dict[str, Callable[[dict[str, Any]], float]], runs: dict[str,
     for of in columns.values():
         values = [of(run) for run in runs.values()]
         spread = (max(values) - min(values)) / 2
-        found.append(f"{mean(values):.3g}" + (f" ± {float(f'{spread:.1g}'):g}" if len(values) > 1 else ""))
+        figure = f"{mean(values):.3g}" if mean(values) < 1000 else f"{mean(values):,.0f}"
+        found.append(figure + (f" ± {float(f'{spread:.1g}'):g}" if len(values) > 1 else ""))
     return found
 
 
