@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 
 from csvae_hub.config import BackboneConfig, ModelConfig
@@ -27,3 +29,15 @@ def test_weights_are_the_mean_and_counts_those_of_the_last(script, tmp_path):
         else:
             assert (value == 2).all()
     assert kinds == {True, False}
+
+
+def test_the_record_of_a_mean_has_all_histories_and_how_often_each_counts(script, tmp_path):
+    folders = [tmp_path / name / "model" for name in ("first", "second")]
+    for folder, record in zip(folders, ({"seed": 1}, {"seed": 2, "initial": str(folders[0])}), strict=True):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "training.json").write_text(json.dumps(record))
+    celeba = script("celeba")
+    assert celeba.histories(folders[1:]) == {"first": {"seed": 1}, "second": {"seed": 2}}
+    mean = {"mean_of": ["first", "first", "second"]}
+    assert celeba.histories([folders[0], *folders]) == {"first": {"seed": 1}, "second": {"seed": 2}, "mean": mean}
