@@ -79,7 +79,7 @@ def run(seed: int, options: argparse.Namespace) -> Result:
     equal = np.concatenate([np.resize(rows, len(correlated) // 2) for rows in groups(correlated) if len(rows)])
     sets["groups made equal"] = Changed(correlated.subset(equal), changes["nothing"])
     sets["independent faces"] = Changed(independent, changes["nothing"])
-    nets = {name: train_classifier(data, epochs=12, seed=seed, width=16, augment=False) for name, data in sets.items()}
+    nets = {name: train_classifier(data, epochs=30, seed=seed, width=16, augment=False) for name, data in sets.items()}
     images, rows = test.batch(range(len(test)))[0], torch.arange(len(correlated))
     found = {name: {"groups": accuracies(net, images, test)} for name, net in nets.items()}
     for name in changes:

@@ -158,7 +158,7 @@ class Guards:
         text = (
             f"the adversary always wins: for {self.patience} batches its entropy stayed below {SURE:.0%} of the"
             f" greatest ({self.greatest_entropy:.3g} nats), where the entropy has hardly a gradient, so that z keeps"
-            " the attributes. Raise objective.negative_entropy, or set parts.confusion.weight, whose gradient stays"
+            " the attributes. Raise objective.negative_entropy, or fit a flow (model.flow, [parts.flow], [parts.rest])"
         )
         yield "adversary always wins", -means["negative_entropy"] < SURE * self.greatest_entropy, text
 
@@ -202,6 +202,6 @@ class Guards:
         text = (
             f"z tells more and more of the attributes: over {3 * self.patience} batches the adversary's loss fell from"
             f" {losses[0]:.3g} to {losses[2]:.3g} nats and its entropy from {entropies[0]:.3g} to {entropies[2]:.3g}."
-            " Raise objective.negative_entropy, or set parts.confusion.weight; csvae eval measures what z still tells"
+            " Raise objective.negative_entropy, or fit a flow (model.flow, [parts.flow], [parts.rest])"
         )
         return {"leakage rises": text}

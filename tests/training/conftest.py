@@ -15,10 +15,8 @@ from csvae_hub.training.steps import Objective, ObjectiveConfig
 NAMES = ("Smiling", "Hat", "Young")
 EVERY_PART = {
     "balanced": {},
-    "confusion": {},
     "critic": {},
     "eraser": {},
-    "invariance": {},
     "stronger_adversary": {"steps": 2, "memory": 3},
 }
 """The options of all parts that act from the first batch."""

@@ -42,7 +42,7 @@ def said(guard, *spans, every=50):
 SILENT_FAILURES = {
     "Smiling collapsed": ({"kl_w.Smiling": 0.001}, r"^the subspace of Smiling has collapsed: .* Lower objective\.kl_w"),
     "adversary knows nothing": ({"adversary": 2.08}, r"^the adversary learns nothing: .* Raise trainer\.adversary_"),
-    "adversary always wins": ({"negative_entropy": -0.01}, r"always wins: .* or set parts\.confusion\.weight"),
+    "adversary always wins": ({"negative_entropy": -0.01}, r"always wins: .* or fit a flow"),
     "critic always wins": ({"critic": 0.01}, r"^the critic always wins: .* Raise parts\.critic\.weight"),
     "critic knows nothing": (
         {"critic": 1.9},

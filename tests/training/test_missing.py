@@ -14,7 +14,7 @@ from csvae_hub.models import list_models
 from csvae_hub.training.guards import linear_leakage, watched
 from csvae_hub.training.parts import critic
 
-PARTS = {"critic": {}, "stronger_adversary": {"steps": 2}, "balanced": {}, "confusion": {}, "invariance": {}}
+PARTS = {"critic": {}, "stronger_adversary": {"steps": 2}, "balanced": {}}
 GROUP = {"exclusive": (("Hat", "Young"),)}
 
 

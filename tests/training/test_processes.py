@@ -125,7 +125,7 @@ def test_two_processes_and_one_with_the_same_batches_give_the_same_terms(two, on
     assert first["whole"]["weights"] == second["whole"]["weights"]
     found = first["whole"]["terms"]
     assert len(found) == BATCHES + 10
-    learning = {"adversary", "critic", "negative_entropy", "invariance", "removed", "kl_w", "kl_z", "leakage"}
+    learning = {"adversary", "critic", "negative_entropy", "removed", "kl_w", "kl_z", "leakage"}
     assert all(terms.keys() >= learning for terms in found[:BATCHES])
     assert all("consistency" in terms for terms in found[BATCHES:])
     assert apart(found[:BATCHES], terms_of(one)[:BATCHES]) < 1e-5

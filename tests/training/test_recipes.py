@@ -14,9 +14,9 @@ import torch
 from csvae_hub.errors import ConfigError, DataError, TrainingError
 from csvae_hub.models import list_models
 from csvae_hub.training import recipes
-from csvae_hub.training.parts import critic, stronger_adversary
+from csvae_hub.training.parts import critic, rest, stronger_adversary
 from csvae_hub.training.recipes import Recipe, find_part, list_recipes, load_recipe, objective_of, train
-from csvae_hub.training.steps import NoOptions, Part, Weighted
+from csvae_hub.training.steps import NoOptions, Part
 
 SMALL = """
 [model]
@@ -32,7 +32,7 @@ kl_w = 2.0
 epochs = 2
 batch_size = 8
 
-[parts.confusion]
+[parts.critic]
 weight = 2.0
 
 [parts.stronger_adversary]
@@ -96,10 +96,10 @@ def test_every_part_has_options_and_is_used_by_a_recipe():
 
 def test_options_that_are_made_already_are_kept_and_the_caller_s_table_is_left_as_it_is():
     options, table = critic.Options(weight=2.0), {"weight": 3.0}
-    given = {"critic": options, "confusion": table}
+    given = {"critic": options, "rest": table}
     recipe = Recipe(load_recipe("celeba-64").model, parts=given)
-    assert recipe.parts == {"critic": options, "confusion": Weighted(weight=3.0)}
-    assert given == {"critic": options, "confusion": table}
+    assert recipe.parts == {"critic": options, "rest": rest.Options(weight=3.0)}
+    assert given == {"critic": options, "rest": table}
 
 
 def test_celeba_64_has_its_attributes_in_order():
@@ -126,9 +126,9 @@ def test_overrides_are_tomls_values_or_text(small):
         "model.backbone.width": "16",
         "model.learn_priors": "true",
         "data.source": "some/folder",
-        "parts.confusion.weight": "5",
         "parts.balanced": "{}",
-        "parts.critic.weight": "1",
+        "parts.critic.weight": "5",
+        "parts.rest.weight": "1",
     }
     recipe = load_recipe(small, overrides)
     assert (recipe.trainer.epochs, recipe.trainer.learning_rate) == (3, 5e-4)
@@ -138,8 +138,8 @@ def test_overrides_are_tomls_values_or_text(small):
     assert recipe.data.source == "some/folder"
     assert recipe.parts == {
         "balanced": NoOptions(),
-        "confusion": Weighted(weight=5.0),
-        "critic": critic.Options(weight=1.0),
+        "critic": critic.Options(weight=5.0),
+        "rest": rest.Options(weight=1.0),
         "stronger_adversary": stronger_adversary.Options(),
     }
 
@@ -154,14 +154,14 @@ def test_overrides_are_tomls_values_or_text(small):
         ({"epochs": "3"}, r"'epochs': expected TABLE\.FIELD=VALUE such as trainer\.epochs=3"),
         ({"trainer.epochs.x": "3"}, r"'trainer\.epochs\.x': 'epochs' is a value, not a table: it has no field 'x'"),
         ({"guide.width": "0"}, r"unknown key 'guide': remove it\. Known here: model, objective, trainer, data, parts"),
-        ({"parts.critik.weight": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, confusion, "),
-        ({"parts.critik": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, confusion, critic"),
-        ({"parts._common.x": "1"}, r"unknown part '_common':.* Known: balanced, confusion, critic, eraser, flow"),
+        ({"parts.critik.weight": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, critic, "),
+        ({"parts.critik": "1"}, r"unknown part 'critik': did you mean 'critic'\? Known: balanced, critic, eraser"),
+        ({"parts._common.x": "1"}, r"unknown part '_common':.* Known: balanced, critic, eraser, flow, rest"),
         ({"parts.critic.wait": "1"}, r"unknown key 'parts\.critic\.wait': did you mean 'weight'\?"),
         ({"parts.critic.weight": "much"}, r"parts\.critic\.weight: expected float, got 'much'"),
         ({"parts.critic": "true"}, r"parts\.critic: expected an object of named fields, got bool"),
-        ({"parts.confusion.weight": "-1"}, r"parts\.confusion\.weight: expected a number of 0 or more, got -1.0"),
-        ({"parts.invariance.weight": "nan"}, r"parts\.invariance\.weight: expected a number of 0 or more, got nan"),
+        ({"parts.critic.weight": "-1"}, r"parts\.critic\.weight: expected a number of 0 or more, got -1.0"),
+        ({"parts.rest.weight": "nan"}, r"parts\.rest\.weight: expected a number of 0 or more, got nan"),
         ({"parts.critic.weight": "inf"}, r"parts\.critic\.weight: expected a number of 0 or more, got inf"),
         ({"parts.rest.weight": "-1"}, r"parts\.rest\.weight: expected a number of 0 or more, got -1.0"),
         ({"parts.balanced.weight": "1"}, r"unknown key 'parts\.balanced\.weight': remove it"),
@@ -228,7 +228,7 @@ def test_a_run_that_diverges_names_terms_and_batch(small, faces, tmp_path):
     recipe = load_recipe(small, {"trainer.learning_rate": "1e30"})
     with pytest.raises(
         TrainingError,
-        match=r"^loss = nan, .*kl_w = nan.* adversary = nan in batch 2, made of \d+\.png.*: expected finite numbers",
+        match=r"^loss = nan, .*kl_w = nan.* adversary = nan.* in batch 2, made of \d+\.png.*: expected finite numbers",
     ):
         train(recipe, faces, tmp_path / "run", cache_dir=tmp_path / "cache", quiet=True)
 
@@ -243,7 +243,7 @@ def test_train_leaves_a_model_that_loads_and_says_what_it_was_made_of(small, fac
     training = json.loads((tmp_path / "run" / "model" / "training.json").read_text())
     assert training["examples"] == 18
     assert training["objective"]["kl_w"] == 2.0
-    assert training["parts"] == {"confusion": {"weight": 2.0}, "stronger_adversary": {"steps": 1, "memory": 8}}
+    assert training["parts"] == {"critic": {"weight": 2.0}, "stronger_adversary": {"steps": 1, "memory": 8}}
     assert training["trainer"]["seed"] == 0
     assert "initial" not in training
     assert training["model"]["attributes"] == ["Smiling", "Bald"]
@@ -350,8 +350,6 @@ batch_size = 6
 [parts.rest]
 epochs = 1
 weight = 1.0
-
-[parts.confusion]
 
 [parts.stronger_adversary]
 

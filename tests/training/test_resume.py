@@ -96,7 +96,7 @@ REST = {"rest": {"weight": 1.0}}
 RUNS = {
     "the paper": {},
     "a critic and an eraser": {"parts": {"critic": {}, "eraser": {}, "balanced": {}, **ADVERSARY}, "erase": True},
-    "a flow and a rest": {"parts": {"confusion": {}, "invariance": {}, "flow": {}, **ADVERSARY, **REST}, "flow": 8},
+    "a flow and a rest": {"parts": {"flow": {}, **ADVERSARY, **REST}, "flow": 8},
     "a critic in a rest": {"parts": {"critic": {}, "eraser": {}, **ADVERSARY, **REST}, "erase": True},
     "a grid": {"parts": {"critic": {}, **ADVERSARY}, "z_grid": 4, "z_dim": 32},
     "a grid that is erased": {"parts": {"critic": {}, "eraser": {}, **REST}, "erase": True, "z_grid": 4, "z_dim": 32},
