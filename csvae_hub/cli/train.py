@@ -59,7 +59,7 @@ def command(
 ) -> None:
     """Train a model by a recipe; OUTPUT/model is the weights folder.
 
-    Without options, it trains a small model of drawn faces, in three minutes on two cores. OUTPUT/grids shows its edits.
+    Without options: a small model of drawn faces, in three minutes on two cores. OUTPUT/grids shows its edits.
 
     In several processes: accelerate launch -m csvae_hub train …, or torchrun with the same words.
     """
