@@ -30,6 +30,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -249,7 +250,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         place = arguments.keep or Path(temporary)
-        draw_folder(place / "in", arguments.photos, arguments.seed)
+        with ProcessPoolExecutor(1) as elsewhere:  # so that its memory is not used again
+            elsewhere.submit(draw_folder, place / "in", arguments.photos, arguments.seed).result()
         result = measure(place / "in", place / "out", arguments.model)
     import torch
 

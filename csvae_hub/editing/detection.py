@@ -128,8 +128,9 @@ class YuNet:
         self.score = score
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # a few milliseconds; others wait busily
-        options.enable_cpu_mem_arena = False  # else the memory of the largest photo stays
         self._network = onnxruntime.InferenceSession(str(MODEL), options, providers=["CPUExecutionProvider"])
+        self._give_back = onnxruntime.RunOptions()  # else the memory of the largest view stays
+        self._give_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def detect(self, image: Image.Image) -> list[Face]:
         """Gives the faces in an upright RGB photo, largest first."""
@@ -222,7 +223,9 @@ class YuNet:
         height, width = pixels.shape[:2]
         more = (-height % STRIDES[-1], -width % STRIDES[-1])  # to whole cells of each grid
         padded = cv2.copyMakeBorder(pixels, 0, more[0], 0, more[1], cv2.BORDER_CONSTANT)
-        answers = [answer[0] for answer in self._network.run(None, {"input": cv2.dnn.blobFromImage(padded)})]
+        is_large = max(padded.shape) > FIRST_SIDE
+        run = self._network.run(None, {"input": cv2.dnn.blobFromImage(padded)}, self._give_back if is_large else None)
+        answers = [answer[0] for answer in run]
         grids = (answers[i :: len(STRIDES)] for i in range(len(STRIDES)))  # of each grid all four kinds
         return [
             face
