@@ -54,9 +54,12 @@ class ProgressLine:
         self.is_live = _is_live(quiet)
         self.drawn = 0  # lines of the live block
 
-    def start(self, first_batch: int) -> None:
-        """Begins to count the time of a run that starts after `first_batch` batches."""
-        self.first_batch, self.started = first_batch, time.monotonic()
+    def start(self, first_batch: int, later: float = 0.0) -> None:
+        """Begins to count the time of a run that starts after `first_batch` batches.
+
+        `later` are the seconds of what is to come between two batches; `leave_out` ends them.
+        """
+        self.first_batch, self.later, self.started = first_batch, later, time.monotonic()
         self.shown_at = -math.inf
         self.speed, self.table, self.grid = "", list[str](), list[str]()
 
@@ -92,8 +95,9 @@ class ProgressLine:
             self.say(f"{place}{speed}; {_in_a_line(values)}")
 
     def leave_out(self, seconds: float) -> None:
-        """Counts so many seconds as no part of the time that batches take."""
+        """Counts so many seconds as no part of the time that batches take; nothing is to come between them any more."""
         self.started += seconds
+        self.later = 0.0
 
     def show_grid(self, path: Path) -> None:
         """Names the newest grid: at once where there is no terminal, else in the live block from now on."""
@@ -119,6 +123,7 @@ class ProgressLine:
 
     def _left(self, batch: int) -> str:
         seconds = (time.monotonic() - self.started) / max(1, batch - self.first_batch) * (self.last_batch - batch)
+        seconds += self.later
         return f"{_clock(seconds)} left"
 
 

@@ -92,10 +92,13 @@ class RunLog:
         """The log of a run."""
         return cls(run.folder, run.last_batch, run.quiet, guards, run.accelerator, identity(run))
 
-    def start(self, first_batch: int) -> None:
-        """Opens the files of a run that starts after `first_batch` batches; later entries are removed."""
+    def start(self, first_batch: int, later: float = 0.0) -> None:
+        """Opens the files of a run that starts after `first_batch` batches; later entries are removed.
+
+        `later` are the seconds that the first `aside` begins.
+        """
         self.last_time, self.last_batch_logged = time.monotonic(), first_batch
-        self.line.start(first_batch)
+        self.line.start(first_batch, later)
         if first_batch:
             self.say(f"resuming after batch {first_batch} of {self.line.last_batch}")
         if self.folder is not None:

@@ -146,6 +146,7 @@ class Objective(nn.Module):
         self.begin_rest: Callable[[Examples | None], None] | None = None
         self.at_rest: list[nn.Module] = []
         self.fit_at_rest: list[Callable[[Examples], None]] = []
+        self.seconds_at_rest: list[Callable[[], float]] = []  # about how long those take
         self.at_end: list[Callable[[AttributeModel, Examples], None]] = []
         self.parts = nn.ModuleList()
         for cls, options in parts:

@@ -105,7 +105,8 @@ class Trainer:
         with torch.random.fork_rng(), self.processes.alone(self.folder), log, sigterm, self.processes.sharing():
             torch.manual_seed(self.config.seed)
             first = restore_run(self, resume)
-            log.start(first)
+            to_fit = [] if self.quiet or first > self.rest_at else self.objective.seconds_at_rest
+            log.start(first, sum(expected() for expected in to_fit))
             started, saved = time.monotonic() - self.elapsed, time.monotonic()
             means = Means(lambda batch: self.train_data.names(self._rows(batch)))
             for batch in range(first, self.last_batch):

@@ -97,11 +97,12 @@ def test_what_is_watched_is_named_only_where_no_term_is_to_blame():
             means.take(1)
 
 
-def test_what_is_done_between_two_batches_counts_neither_in_the_speed_nor_in_the_time_left(monkeypatch, capsys):
+@pytest.mark.parametrize("later", [0.0, 990.0])
+def test_what_is_done_between_two_batches_counts_before_it_alone_and_never_in_the_speed(monkeypatch, capsys, later):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     with RunLog(None, 20) as log:
-        log.start(0)
+        log.start(0, later=later)
         now[0] = 10.0
         log.write("batch", 10, 1, 8, {"loss": 0.5})
         now[0] = 500.0
@@ -113,7 +114,7 @@ def test_what_is_done_between_two_batches_counts_neither_in_the_speed_nor_in_the
         now[0] = 1040.0
         log.write("batch", 12, 2, 8, {"loss": 0.5})
     first, *asides, next_line, last = capsys.readouterr().err.splitlines()
-    assert "0:00:10 left, 8 examples a second" in first
+    assert ("0:16:40 left" if later else "0:00:10 left") + ", 8 examples a second" in first
     assert asides == ["fitting: step 1 of 2", "fitting: step 2 of 2"]
     assert "0:00:09 left, 8 examples a second" in next_line
     assert "0:00:33 left, 0 examples a second" in last

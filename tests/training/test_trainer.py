@@ -65,7 +65,7 @@ class TinyModel(nn.Module):
 class TinyObjective(nn.Module):
     """Draws noise, keeps a queue that grows, and takes two steps of its adversary."""
 
-    betas, rest_epochs, begin_rest, at_end = (0.9, 0.99), 0, None, ()
+    betas, rest_epochs, begin_rest, seconds_at_rest, at_end = (0.9, 0.99), 0, None, (), ()
 
     def __init__(self, model):
         super().__init__()

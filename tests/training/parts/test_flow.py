@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 
+from csvae_hub import erasure
 from csvae_hub.errors import ConfigError
 
 
@@ -27,6 +30,16 @@ def test_the_fit_says_how_long_it_takes(build, batch):
     objective.say = lines.append
     objective.begin_rest([batch(objective, 60)])
     assert lines[-1] == "fitting the flow: step 20 of 20, 0:00:00 left"
+
+
+def test_how_long_it_will_take_is_told_by_a_trial_that_leaves_no_trace(build, state, changed, monkeypatch):
+    objective = build(parts={"flow": {}, "rest": {}}, flow=8)
+    before, random = state(objective), torch.get_rng_state()
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert [expected() for expected in objective.seconds_at_rest] == [3 * erasure.STEPS]
+    assert changed(before, objective) == set()
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 def test_a_resumed_rest_does_not_fit_it_again(build, state, changed):

@@ -161,7 +161,7 @@ def run(build, data):
     def make(epochs=3, rest=1, schedule="cosine", **options):
         objective = build(parts={"rest": {"epochs": rest}, "flow": {}, **OTHERS}, flow=8)
         config = TrainerConfig(epochs=epochs, batch_size=8, schedule=schedule)
-        return Trainer(objective, config, data(), None, quiet=True, **options)
+        return Trainer(objective, config, data(), None, **{"quiet": True, **options})
 
     return make
 
@@ -190,6 +190,15 @@ def test_the_averaged_weights_go_on_and_the_flow_is_fitted_to_all_data_and_its_m
     for name, value in model.state_dict().items():  # the averaged encoder stayed at rest
         if name.startswith(("q_z.", "q_y.", "backbone.down.", "backbone.features")):
             assert torch.equal(value, after[name]), name
+
+
+def test_the_time_left_counts_what_is_fitted_until_then(run, monkeypatch, capsys):
+    trainer = run(quiet=False)
+    monkeypatch.setattr(trainer.objective, "seconds_at_rest", [lambda: 7200.0])
+    trainer.fit()
+    lines = [line for line in capsys.readouterr().err.splitlines() if " left, " in line]
+    assert " batch 5 of 15, 2:00:0" in lines[0]
+    assert " batch 15 of 15, 0:00:00 left" in lines[-1]
 
 
 def test_the_optimiser_and_the_schedule_begin_anew(run, monkeypatch):
