@@ -20,7 +20,7 @@ Paste: TypeAlias = Literal["changed", "difference", "whole"]
 
 FEATHER = 0.08
 """Width of the mask's rise from 0 at the border of the crop to 1, as a share of its side."""
-FLOOR, WEAK = 0.01, 0.04
+FLOOR, WEAK = 0.01, 0.08
 """The floor of "changed": a change in units of x, or a share of the strongest change, whichever is more."""
 OPAQUE = 0.08
 """The least change, in units of x, from which "changed" shows the decoded face itself."""
@@ -50,8 +50,8 @@ def layer(edited: Tensor, own: Tensor, crop: Tensor, paste: Paste) -> Tensor:
 
     "difference" is edited minus own, of opacity 0: it is added to the photo. "whole" is the edited face, of opacity 1.
     "changed" goes by the strength of the change in each place. Up to the floor the layer is empty; at twice the floor
-    it is the difference; from four times (and `OPAQUE`) on it is the edited face itself; between, the photo's fine
-    detail fades out. The face's colours are moved by the low frequencies of crop minus own, taken where the photo
+    it is the difference; there, but not below `OPAQUE`, it is the edited face itself; from half of that on, the photo's
+    fine detail fades out. The face's colours are moved by the low frequencies of crop minus own, taken where the photo
     stays.
     """
     size = crop.shape[-1]
@@ -65,7 +65,7 @@ def layer(edited: Tensor, own: Tensor, crop: Tensor, paste: Paste) -> Tensor:
         return torch.cat([edited, torch.ones_like(edited[:1])])
     strength = _smoothed(change.abs().amax(0, keepdim=True), size / 64)
     floor = max(FLOOR, WEAK * strength.amax().item())
-    opaque = max(OPAQUE, 4 * floor)
+    opaque = max(OPAQUE, 2 * floor)
     shown = _rise(strength, floor, 2 * floor)
     opacity = _smoothed(F.max_pool2d(_rise(strength, opaque / 2, opaque), 3, 1, 1), size / 64)
     stays = 1 - opacity + 0.01

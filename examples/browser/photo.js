@@ -4,7 +4,7 @@
 const FRAME = [178, 218]; // CelebA's aligned pictures; their central square is what the training pictures show
 const CROP = 148;
 const FEATHER = 0.08; // the mask's rise at the border of the crop, in shares of its side
-const FLOOR = 0.01, WEAK = 0.04, OPAQUE = 0.08; // see layer()
+const FLOOR = 0.01, WEAK = 0.08, OPAQUE = 0.08; // see layer()
 const TINT = 1 / 16;
 const FINER = 4; // a layer is enlarged at most so many times
 export const LUMA = [0.299, 0.587, 0.114];
@@ -169,8 +169,8 @@ function smoothed(plane, size, sigma) {
 
 /**
  * Three colours and an opacity that bring an edit into the photo. `edited` and `own` are decoded, `own` without an edit;
- * `crop` is the face in the photo. Up to the floor the layer is empty; at twice the floor it is the difference; from four
- * times (and OPAQUE) on it is the decoded face itself, in the colours of the photo around it.
+ * `crop` is the face in the photo. Up to the floor the layer is empty; at twice the floor it is the difference; there, but
+ * not below OPAQUE, it is the decoded face itself, in the colours of the photo around it.
  */
 export function layer(edited, own, crop) {
   const size = crop.width, smooth = (plane, sigma) => smoothed(plane, size, sigma);
@@ -183,7 +183,7 @@ export function layer(edited, own, crop) {
   const change = edited.planes.map((plane, c) => plane.map((value, i) => value - own.planes[c][i]));
   const strength = smooth(change[0].map((_, i) => Math.max(...change.map((plane) => Math.abs(plane[i])))), size / 64);
   const floor = Math.max(FLOOR, WEAK * strength.reduce((a, b) => Math.max(a, b)));
-  const opaque = Math.max(OPAQUE, 4 * floor);
+  const opaque = Math.max(OPAQUE, 2 * floor);
   const strong = strength.map((value) => rise(value, opaque / 2, opaque));
   const wider = strong.map((_, i) => {
     const x = i % size, y = Math.floor(i / size);
