@@ -41,7 +41,7 @@ FIELDS = {
     "datasets": ["celeba"],
 }
 PHOTOS = 400
-"""Pictures of the valid split that are edited as photos; of the test split it is 300."""
+"""Pictures of the valid split that are edited as photos; of the test split all are."""
 DECODED = (
     ("Decoded: edits taken for the wished class, mean", ("attribute_change", "wished"), "accuracy", 0.92, None),
     ("Decoded: the same, worst direction", ("attribute_change", "worst"), "accuracy", 0.75, None),
@@ -86,8 +86,9 @@ def main() -> None:
     judges = load_judges(arguments.judges, splits[0])
     draw(model, splits[1], weights / "samples.png", ROOT / f"docs/images/edits-{size}.png")
     if arguments.split == "test":
-        result = evaluate(model, *splits, judges, put_back=put_back, progress=lambda line: print(line, flush=True))
-        result["command"] = f"csvae eval {name} --data FOLDER --judges runs/judges -o evaluation.json"
+        photos, say = len(splits[2]), partial(print, flush=True)
+        result = evaluate(model, *splits, judges, put_back=put_back, photos=photos, progress=say)
+        result["command"] = f"csvae eval {name} --data FOLDER --judges runs/judges --photos {photos} -o evaluation.json"
         hub.write_json(weights / "evaluation.json", result)
         renew_card(weights / CARD, result)
     else:

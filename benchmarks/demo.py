@@ -179,11 +179,11 @@ def measure_browser(changes: int, screenshot: Path | None) -> dict[str, Any]:
 
 
 def take(page: Any, target: Path) -> None:
-    """The example photo with another kind of face, picked in the plane of Male."""
-    page.get_by_role("slider", name="range slider for Male").fill("1")
+    """The example photo with another kind of glasses, picked in their plane."""
+    page.get_by_role("slider", name="range slider for Eyeglasses").fill("0.9")
     page.wait_for_timeout(2000)
     box = page.locator("#plane img").bounding_box()
-    page.mouse.click(box["x"] + 0.82 * box["width"], box["y"] + 0.3 * box["height"])
+    page.mouse.click(box["x"] + 0.46 * box["width"], box["y"] + 0.3 * box["height"])
     page.mouse.move(5, 5)
     page.wait_for_timeout(2000)
     picture = Image.open(BytesIO(page.screenshot())).convert("RGB")

@@ -2,7 +2,8 @@
 
     python benchmarks/photo_sheet.py --model celeba-128
 
-Every edit is one call of `FaceEditor.set_attribute`; nothing is chosen by hand but the crop that is shown.
+Every edit is one call of `FaceEditor.set_attribute`; nothing is chosen by hand but the crop that is shown, and the
+number of the glasses: True gives sunglasses.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PHOTO = ROOT / "examples/astronaut-512.png"
 CROP = (110, 0, 340, 230)
 EDITS: list[tuple[str, bool | float, str]] = [
-    ("Eyeglasses", True, "with glasses"),
+    ("Eyeglasses", 0.6, "with glasses"),
+    ("Eyeglasses", True, "with sunglasses"),
     ("Bangs", False, "no fringe"),
     ("Black_Hair", True, "black hair"),
     ("Blond_Hair", True, "blond"),

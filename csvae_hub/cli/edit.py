@@ -55,7 +55,7 @@ def command(
     input is overwritten only where OUTPUT is that very input. EXIF, XMP, colour profile and resolution are kept.
 
     VALUE is True, False, a number (0 absent, 1 present, beyond exaggerates), coordinates in the attribute's subspace
-    (Eyeglasses=0.0,-0.3), 'sample', or a picture to take the attribute from. True leaves a face unchanged that has the
+    (Eyeglasses=0.2,-0.2), 'sample', or a picture to take the attribute from. True leaves a face unchanged that has the
     attribute already, False one that lacks it. A number always draws the face anew.
     """
     for argument in arguments:

@@ -35,7 +35,7 @@ def command(
 ) -> None:
     """Draw the face in PHOTO at points of the plane of the attribute NAME.
 
-    The axes are the two coordinates that `csvae edit` takes, as in Eyeglasses=0.0,-0.3. Marks show the faces that lack
+    The axes are the two coordinates that `csvae edit` takes, as in Eyeglasses=0.2,-0.2. Marks show the faces that lack
     the attribute and the faces that have it.
     """
     common.check_output(output, picture, FORMATS)
