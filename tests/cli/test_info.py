@@ -45,7 +45,7 @@ def test_info_shows_the_figures_that_can_be_shown(run, model):
 
 def test_info_says_on_which_pictures_packaged_weights_were_measured(run):
     large, small = run("info", "celeba-128").stdout, run("info", "celeba-64").stdout
-    assert "measured    on 972 examples of the valid split\n" in large
+    assert "measured    on 1,516 examples of the test split\n" in large
     assert "| Edits that a separate classifier takes for the wished class, mean |" in large
     assert "measured    on 2,068 examples of the test split\n" in small
 
