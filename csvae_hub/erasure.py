@@ -135,11 +135,11 @@ class Couplings(nn.Module):
     def __init__(self, dim: int, attributes: int, width: int, layers: int = LAYERS) -> None:
         super().__init__()
         bits = (dim - 1).bit_length()
-        place = torch.arange(dim)
         self.nets = nn.ModuleList()
         for layer in range(layers):
-            moves = (place // 2 ** (layer // 2 % bits) + layer) % 2 == 0
-            told, moved = place[~moves], place[moves]
+            run = 2 ** (layer // 2 % bits)
+            of = [[d for d in range(dim) if (d // run + layer) % 2 == rest] for rest in (1, 0)]
+            told, moved = (torch.tensor(places) for places in of)  # on "meta", too
             last = nn.Linear(width, 2 * len(moved))
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

@@ -201,6 +201,19 @@ def test_the_log_determinant_is_that_of_the_jacobian(dim, attributes):
         assert ((jacobian.abs() > 0).sum() > dim).item()  # the numbers speak to one another
 
 
+def test_a_flow_is_built_without_memory_as_with_it():
+    with torch.device("meta"):
+        flow = ConditionalFlow(6, 3, 16)
+    assert all(tensor.is_meta for tensor in [*flow.parameters(), *flow.buffers()])
+    whole = dict(ConditionalFlow(6, 3, 16).named_buffers())
+    assert {name: tensor.shape for name, tensor in flow.named_buffers()} == {n: t.shape for n, t in whole.items()}
+    layers = range(len(flow.couplings.nets))
+    assert all(
+        sorted(torch.cat([whole[f"couplings.{part}_{layer}"] for part in ("told", "moved")]).tolist()) == [*range(6)]
+        for layer in layers
+    )
+
+
 def test_couplings_told_of_y_are_the_identity_at_zero():
     couplings = Couplings(5, 3, 16)
     for parameter in couplings.parameters():
